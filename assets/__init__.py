@@ -1,0 +1,1 @@
+"""What is kept and computed: one thin module per asset, and the pure transforms."""

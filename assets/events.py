@@ -1,0 +1,129 @@
+"""Raw objects of an arrival hour to typed, enriched events, by site date and bucket; the rest to rejections with reasons."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+import polars as pl
+import zstandard
+
+from assets.checks import RECEIVED, received_is_accepted_plus_rejected
+from assets.lineage import hour_of
+from assets.partitions import EVERY_HOURS_RUN, HOURS
+from assets.replace import Landing, Made, Work, put_bucket, replace_partitions
+from assets.transforms.enrich import enrich, with_bucket
+from assets.transforms.parse import REJECTED, parse
+from assets.transforms.sessionize import ORDER
+from ingestion.lake import LakeFailed, LakeObject, digest_of
+from ingestion.lake_events import EVENTS
+from ingestion.ledger import PartitionObject
+from ingestion.site_time import from_datetime
+from ingestion.stores import Stores
+
+PARSED_AT_ONCE = 50_000
+"""Lines; more give no more speed."""
+
+SORTED = ("site", "visitor_id", *ORDER)
+
+
+class RawObjectsGone(Exception):
+    """A raw object is not there, or not what was listed: the hour cannot be recomputed, and nothing was changed."""
+
+
+@dg.asset(
+    partitions_def=HOURS,
+    backfill_policy=EVERY_HOURS_RUN,
+    code_version="1",
+    group_name="collect",
+    owners=["team:footfall"],
+    kinds={"polars", "parquet"},
+    check_specs=[RECEIVED],
+)
+def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+    """Typed, validated and enriched events by arrival hour, in the lake; lines that are none become rejections with a
+    reason. Reads the raw objects that the ledger lists, and refuses an hour whose raw objects are gone or changed."""
+    return replace_partitions(context, stores, make_events, check=received_is_accepted_plus_rejected)
+
+
+def make_events(work: Work, hours: Sequence[str]) -> Iterator[Made]:
+    """Each arrival hour's events, rejections and counts."""
+    time_zones = work.stores.ledger.time_zones()
+    for hour in hours:
+        yield _HourOfEvents(work, hour, time_zones).make()
+
+
+class _HourOfEvents:
+    """One arrival hour in the making: memory holds at most `chunk_rows` events of it."""
+
+    def __init__(self, work: Work, hour: str, time_zones: dict[str, str]) -> None:
+        self.work, self.stores, self.hour, self.time_zones = work, work.stores, hour, time_zones
+        self.waiting: list[pl.DataFrame] = []
+        self.objects: list[PartitionObject] = []
+        self.parts: dict[tuple[object, ...], int] = {}
+        self.accepted: list[pl.DataFrame] = [pl.DataFrame(schema={"site": pl.String, "accepted": pl.Int64})]
+        self.rejections: list[pl.DataFrame] = [pl.DataFrame(schema=REJECTED)]
+        self.touched: dict[tuple[str, str], int] = {}
+
+    def make(self) -> Made:
+        for raw in self.stores.ledger.raw_objects(self.hour):
+            for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE):
+                self.rejections.append(parsed.rejections)
+                self._add(enrich(parsed.events, self.time_zones))
+        self._write_events()
+        rejections = pl.concat(self.rejections)
+        if rejections.height:
+            name = f"rejected/hour={self.hour}-{self.work.version}.parquet"
+            self.objects.append(put_bucket(self.stores, name, rejections, day=None, bucket=None))
+        return Made(self.hour, self.objects, self._landing(rejections), self.touched)
+
+    def _unpacked(self, raw: LakeObject) -> bytes:
+        try:
+            packed = self.stores.lake.get(raw.name)
+        except LakeFailed as problem:
+            raise RawObjectsGone(f"{self.hour} cannot be recomputed: {problem}; nothing was changed") from problem
+        if digest_of(packed) != raw.digest:
+            raise RawObjectsGone(f"{self.hour} cannot be recomputed: {raw.name} has changed; nothing was changed")
+        return zstandard.ZstdDecompressor().stream_reader(packed).read()
+
+    def _add(self, events: pl.DataFrame) -> None:
+        self.accepted.append(events.group_by("site").agg(accepted=pl.len().cast(pl.Int64)))
+        hours = events.group_by(
+            hour=pl.col("timestamp").dt.strftime("%Y-%m-%dT%H"), date=pl.col("date").cast(pl.String)
+        ).len()
+        for hour, day, rows in hours.iter_rows():
+            self.touched[hour, day] = self.touched.get((hour, day), 0) + rows
+        self.waiting.append(events)
+        if sum(frame.height for frame in self.waiting) >= self.stores.settings.chunk_rows:
+            self._write_events()
+
+    def _write_events(self) -> None:
+        if not self.waiting:
+            return
+        buckets = self.stores.settings.buckets
+        events = with_bucket(pl.concat(self.waiting), buckets)
+        self.waiting.clear()
+        for key, rows in sorted(events.partition_by("date", "bucket", as_dict=True).items()):
+            self.parts[key] = part = self.parts.get(key, 0) + 1
+            day, bucket = key
+            suffix = f"-{part}" if part > 1 else ""
+            name = f"events/date={day}/bucket={bucket:02d}/hour={self.hour}-{self.work.version}{suffix}.parquet"
+            rows = rows.sort(SORTED).select(EVENTS.keys())
+            self.objects.append(put_bucket(self.stores, name, rows, day=day, bucket=(bucket, buckets)))
+
+    def _landing(self, rejections: pl.DataFrame) -> list[Landing]:
+        hour = hour_of(self.hour)
+        accepted = pl.concat(self.accepted).group_by("site").agg(pl.col("accepted").sum())
+        rejected = rejections.group_by("site", "reason").agg(lines=pl.len().cast(pl.Int64))
+        arrivals = (
+            accepted.join(rejected.group_by("site").agg(pl.col("lines").sum()), on="site", how="full", coalesce=True)
+            .with_columns(pl.col("accepted", "lines").fill_null(0))
+            .select(
+                pl.lit(hour).alias("hour"), "site", received=pl.col("accepted") + pl.col("lines"), accepted="accepted"
+            )
+        )
+        return [
+            Landing("arrivals", "hour", [hour], arrivals.sort("site")),
+            Landing(
+                "rejections", "hour", [hour],
+                rejected.select(pl.lit(hour).alias("hour"), "site", "reason", "lines").sort("site", "reason"),
+            ),
+        ]  # fmt: skip

@@ -1,0 +1,153 @@
+"""Replacing partitions of an asset: give a version, make them, publish each whole, and tell Dagster the numbers."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import polars as pl
+
+from assets.lineage import inputs
+from ingestion.lake import LakeObject, digest_of
+from ingestion.ledger import Outcome, PartitionObject, State
+from ingestion.stores import Stores
+
+
+PUBLISHED_AT_ONCE = 50
+ROWS_AT_ONCE = 200_000
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Rows that replace those of some hours or dates in a landing table."""
+
+    table: str
+    key: str
+    partitions: Sequence[datetime] | Sequence[date]
+    rows: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Made:
+    """One partition as it was made, before it is published."""
+
+    partition: str
+    objects: Sequence[PartitionObject] = ()
+    landing: Sequence[Landing] = ()
+    touched: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(item.object.rows for item in self.objects) or sum(item.rows.height for item in self.landing)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step that makes partitions is given."""
+
+    stores: Stores
+    state: State
+    version: int
+
+
+Make = Callable[[Work, Sequence[str]], Iterable[Made]]
+"""Makes some partitions; may yield each as soon as it is whole."""
+
+
+def replace_partitions(
+    context: dg.AssetExecutionContext,
+    stores: Stores,
+    make: Make,
+    *,
+    metadata: Mapping[str, dg.MetadataValue] | None = None,
+    check: Callable[[Stores, Sequence[str]], Sequence[dg.AssetCheckResult]] | None = None,
+) -> dg.MaterializeResult:
+    """Replaces the partitions of a Dagster run with what `make` makes of them."""
+    asset = context.asset_key.path[-1]
+    code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""
+    partitions = sorted(context.partition_keys)
+    started = time.monotonic()
+    work = Work(stores, stores.ledger.state(), stores.ledger.next_version())
+    made_from = inputs(asset, work.state, datetime.now(UTC))
+    context.log.info(f"{asset} {_span(partitions)}: started, version {work.version}")
+    rows = size = 0
+    for batch in _batches(make(work, partitions)):
+        outcomes = [_outcome(made, made_from.get(made.partition, {})) for made in batch]
+        rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
+        with stores.ledger.replacing(asset, work.version, code_version) as replacement:
+            replacement.publish(outcomes)
+            for landing in _merged([landing for made in batch for landing in made.landing]):
+                replacement.land(landing.table, landing.key, landing.partitions, landing.rows)
+                if landing.table == "traffic":
+                    replacement.refresh_first_hours(landing.partitions)  # type: ignore[arg-type]
+    seconds = time.monotonic() - started
+    context.log.info(f"{asset} {_span(partitions)}: done, {rows} rows, {seconds * 1000:.0f} ms")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(str(work.version)),
+        check_results=list(check(stores, partitions)) if check else [],
+        metadata={
+            "dagster/row_count": dg.MetadataValue.int(rows),
+            "bytes": dg.MetadataValue.int(size),
+            "seconds": dg.MetadataValue.float(round(seconds, 3)),
+            "partitions": dg.MetadataValue.int(len(partitions)),
+            **(metadata or {}),
+        },
+    )
+
+
+def _batches(every: Iterable[Made]) -> Iterator[list[Made]]:
+    """Partitions that are published in one transaction: a commit each would cost more than making small ones."""
+    batch: list[Made] = []
+    for made in every:
+        batch.append(made)
+        if len(batch) == PUBLISHED_AT_ONCE or sum(item.rows for item in batch) >= ROWS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _merged(every: Sequence[Landing]) -> Iterator[Landing]:
+    """One landing for each table."""
+    tables: dict[str, list[Landing]] = {}
+    for landing in every:
+        tables.setdefault(landing.table, []).append(landing)
+    for table, landings in tables.items():
+        filled = [landing.rows for landing in landings if landing.rows.height]
+        partitions = [partition for landing in landings for partition in landing.partitions]
+        yield Landing(table, landings[0].key, partitions, pl.concat(filled) if filled else pl.DataFrame())  # type: ignore[arg-type]
+
+
+def _outcome(made: Made, made_from: Mapping[str, str]) -> Outcome:
+    """What is published of a partition. Its content is a digest of rows, not of versioned names, so that the same rows made
+    again are the same content."""
+    digests = sorted(f"{item.day} {item.bucket} {item.object.digest}" for item in made.objects)
+    digests += [f"{item.table} {_digest(item.rows)}" for item in made.landing if item.rows.height]
+    landed = sum(item.rows.estimated_size() for item in made.landing)
+    return Outcome(
+        partition=made.partition,
+        inputs=made_from,
+        content=digest_of("\n".join(digests).encode()) if digests else "",
+        rows=made.rows,
+        bytes=sum(item.object.bytes for item in made.objects) or int(landed),
+        objects=made.objects,
+        touched=made.touched,
+    )
+
+
+def _digest(rows: pl.DataFrame) -> str:
+    return digest_of(rows.write_json().encode())
+
+
+def put_bucket(
+    stores: Stores, name: str, rows: pl.DataFrame, *, day: date | None, bucket: tuple[int, int] | None
+) -> PartitionObject:
+    """Writes one Parquet object of a date and bucket (its number, and of how many)."""
+    written: LakeObject = stores.lake.put_parquet(name, rows)
+    number, count = bucket or (None, None)
+    return PartitionObject(written, day, number, count)
+
+
+def _span(partitions: Sequence[str]) -> str:
+    return partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]} ({len(partitions)})"

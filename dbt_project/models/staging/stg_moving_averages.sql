@@ -1,0 +1,1 @@
+select * from {{ source('landing', 'moving_averages') }}

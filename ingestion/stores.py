@@ -1,0 +1,36 @@
+"""The stores, opened together: the settings, the ledger (PostgreSQL) and the lake."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ingestion.lake import Lake
+from ingestion.ledger import Ledger
+from ingestion.postgres import running_postgres
+from ingestion.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stores:
+    settings: Settings
+    ledger: Ledger
+    lake: Lake
+    postgres_url: str
+
+
+@contextmanager
+def open_postgres(settings: Settings) -> Iterator[str]:
+    """The URL of the PostgreSQL that the settings name, or of the embedded one, which runs meanwhile."""
+    if settings.postgres:
+        yield settings.postgres
+    else:
+        with running_postgres(settings.home) as url:
+            yield url
+
+
+@contextmanager
+def open_stores(settings: Settings) -> Iterator[Stores]:
+    """Everything that is read and written, with its schema up to date."""
+    with open_postgres(settings) as url, Ledger(url) as ledger:
+        ledger.migrate()
+        yield Stores(settings, ledger, Lake(settings.lake), url)

@@ -1,0 +1,16 @@
+"""All that Dagster shows and runs, wired in one place: `dagster` and `workspace.yaml` load this module."""
+
+import dagster as dg
+
+from assets.breakdowns import breakdowns
+from assets.events import events
+from assets.moving_averages import moving_averages
+from assets.traffic import traffic
+from assets.visits import visits
+from orchestration.reports import reports
+from orchestration.resources import dbt, stores
+
+ASSETS = [events, traffic, moving_averages, visits, breakdowns, reports]
+RESOURCES = {"stores": stores, "dbt": dbt}
+
+defs = dg.Definitions(assets=ASSETS, resources=RESOURCES, executor=dg.in_process_executor)

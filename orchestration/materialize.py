@@ -1,0 +1,109 @@
+"""Materializing in this process, upstream first, each stage as Dagster runs of contiguous partitions.
+
+Without bounds: all that is missing or stale by its inputs. With bounds: those arrival hours, then every hour and date that
+reads them, whether or not it is stale, and whatever of it has become stale.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+
+from assets.lineage import ASSETS, HOURLY, Key, affected, hour_key, hour_of, reads, stale
+from ingestion.ledger import State
+from ingestion.stores import Stores
+from orchestration.definitions import ASSETS as DEFINED
+from orchestration.definitions import RESOURCES
+
+Progress = Callable[[int, int, str], None]
+"""Is told how many partitions of how many are done, and of which asset."""
+
+
+class MaterializeFailed(Exception):
+    """A run failed. The message names the asset, the partitions and the cause; what was published before stays."""
+
+
+def materialize(
+    stores: Stores, first: datetime | None, end: datetime | None, now: datetime, progress: Progress
+) -> dict[str, int]:
+    """Makes partitions, and returns how many of each asset. `first` and `end` bound the arrival hours (`end` excluded)."""
+    counts: dict[str, int] = {}
+    with dg.DagsterInstance.get() as instance:
+        changed: set[Key] = set()
+        before = stores.ledger.state()
+        for asset in ASSETS:
+            state = stores.ledger.state()
+            if first is None and end is None:
+                partitions = stale(asset, state, now)
+            elif asset == "events":
+                partitions = _arrivals(state, first, end)
+            else:
+                partitions = affected(asset, changed, reads(asset, before, now), reads(asset, state, now))
+            _run(instance, stores, asset, partitions, progress)
+            changed.update((asset, partition) for partition in partitions)
+            counts[asset] = len(partitions)
+    return counts
+
+
+def _arrivals(state: State, first: datetime | None, end: datetime | None) -> list[str]:
+    """The arrival hours between the bounds that have raw objects, or had."""
+    least, beyond = hour_key(first) if first else "", hour_key(end) if end else "~"
+    known = set(state.raw) | {partition for asset, partition in state.published if asset == "events"}
+    return sorted(hour for hour in known if least <= hour < beyond)
+
+
+def _run(
+    instance: dg.DagsterInstance, stores: Stores, asset: str, partitions: Sequence[str], progress: Progress
+) -> None:
+    done = 0
+    for chunk in chunks(asset, partitions, stores.settings.chunk_hours, stores.settings.chunk_dates):
+        progress(done, len(partitions), asset)
+        _run_chunk(instance, stores, asset, chunk)
+        done += len(chunk)
+    if partitions:
+        progress(done, len(partitions), asset)
+
+
+def chunks(asset: str, partitions: Sequence[str], hours: int, dates: int) -> Iterator[list[str]]:
+    """Runs of contiguous partitions, none longer than the setting: what one Dagster run takes."""
+    most, step = (hours, timedelta(hours=1)) if asset in HOURLY else (dates, timedelta(days=1))
+    moment = hour_of if asset in HOURLY else date.fromisoformat
+    chunk: list[str] = []
+    for partition in partitions:
+        if chunk and (len(chunk) == most or moment(partition) - moment(chunk[-1]) != step):  # type: ignore[operator]
+            yield chunk
+            chunk = []
+        chunk.append(partition)
+    if chunk:
+        yield chunk
+
+
+def _run_chunk(instance: dg.DagsterInstance, stores: Stores, asset: str, chunk: Sequence[str]) -> None:
+    selected = [definition for definition in DEFINED if definition.node_def.name == asset]
+    with (stores.settings.home / "materialize.log").open("a") as log, redirect_stdout(log):
+        result = dg.materialize(
+            DEFINED,
+            selection=dg.AssetSelection.assets(*selected),
+            instance=instance,
+            resources=RESOURCES,
+            tags={"dagster/asset_partition_range_start": chunk[0], "dagster/asset_partition_range_end": chunk[-1]},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+    if not result.success:
+        raise MaterializeFailed(f"{asset} {chunk[0]} to {chunk[-1]}: {_cause(result)}")
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    """The innermost error of a failed run, in one line."""
+    for event in result.all_events:
+        if (
+            event.is_failure
+            and event.event_specific_data
+            and (error := getattr(event.event_specific_data, "error", None))
+        ):
+            while error.cause:
+                error = error.cause
+            return error.message.strip()
+    return "the run failed; see its log in the Dagster UI"

@@ -1,0 +1,78 @@
+"""dbt as an asset of dates: it builds and tests the report tables of a run's dates in `build`; when all of it passed, one
+transaction moves them to `reports`."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
+
+from assets.lineage import inputs
+from assets.partitions import DATES, EVERY_DATES_RUN, SETTINGS
+from ingestion.ledger import Outcome
+from ingestion.stores import Stores
+from orchestration.publish import publish_reports
+
+PROJECT_DIRECTORY = Path(__file__).parent.parent / "dbt_project"
+DBT = str(Path(sys.executable).parent / "dbt")
+CODE_VERSION = "1"
+
+
+class _Translator(DagsterDbtTranslator):
+    """Marts in the group `reports`, staging views apart."""
+
+    def get_group_name(self, dbt_resource_props: Any) -> str:
+        return "reports" if "marts" in dbt_resource_props["fqn"] else "staging"
+
+
+def dbt_project() -> DbtProject:
+    """The dbt project, its manifest made where it is missing or older than its files."""
+    project = DbtProject(PROJECT_DIRECTORY, target_path=SETTINGS.home / "dbt", profiles_dir=PROJECT_DIRECTORY)
+    newest = max(file.stat().st_mtime for file in PROJECT_DIRECTORY.rglob("*") if file.suffix in (".sql", ".yml"))
+    if not project.manifest_path.exists() or project.manifest_path.stat().st_mtime < newest:
+        subprocess.run(
+            [
+                DBT,
+                "parse",
+                "--quiet",
+                "--project-dir",
+                PROJECT_DIRECTORY,
+                "--profiles-dir",
+                PROJECT_DIRECTORY,
+                "--target-path",
+                SETTINGS.home / "dbt",
+                "--log-path",
+                SETTINGS.home / "dbt",
+            ],
+            check=True,
+        )
+    return project
+
+
+PROJECT = dbt_project()
+
+
+@dbt_assets(
+    manifest=PROJECT.manifest_path,
+    project=PROJECT,
+    partitions_def=DATES,
+    backfill_policy=EVERY_DATES_RUN,
+    dagster_dbt_translator=_Translator(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True)),
+    exclude="test_type:unit",
+    name="reports",
+)
+def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.ResourceParam[Stores]) -> Iterator[Any]:
+    """Report tables of some dates. dbt runs exclude each other, since all build in one schema."""
+    dates = sorted(context.partition_keys)
+    with stores.ledger.excluding("dbt"):
+        state, version = stores.ledger.state(), stores.ledger.next_version()
+        stores.ledger.set_run_dates(dates)
+        yield from dbt.cli(["build", "--exclude", "test_type:unit"], context=context).stream()
+        made_from = inputs("reports", state, datetime.now(UTC))
+        outcomes = [Outcome(day, made_from.get(day, {}), content="", rows=0, bytes=0) for day in dates]
+        with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
+            publish_reports(replacement, dates, outcomes)
