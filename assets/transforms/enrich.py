@@ -187,7 +187,7 @@ def _with_source(events: pl.DataFrame) -> pl.DataFrame:
     """Source and channel: stated, else the campaign's, else the referrer's host when it is not the site's own."""
     site = pl.col("site").str.strip_prefix("www.")
     host = _host(pl.col("referrer"))
-    is_foreign = (host != "") & (host != site) & (host != pl.col("hostname"))
+    is_foreign = (host != "") & (host != site)
     return (
         events.with_columns(referrer_host=pl.when(is_foreign).then(host), referrer_path=_path(pl.col("referrer")))
         .with_columns(
