@@ -5,6 +5,9 @@
     RawLine    as kept: a line of a raw object, with identity derived and the address truncated; or a rejection
 
 An event goes  bytes → `decode` → `refusal` → accepted, or refused for an enumerated `Reason`.
+
+Every event passes here, as an object of Python. They hold no cycles, so the garbage collector does not follow them
+(`gc=False`): with it, reading raw lines took nearly twice as long.
 """
 
 import re
@@ -85,12 +88,12 @@ Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
-class Revenue(msgspec.Struct, frozen=True):
-    currency: Annotated[str, msgspec.Meta(pattern="^[A-Za-z]{3}$")]
+class Revenue(msgspec.Struct, frozen=True, gc=False):
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{3}\Z")]
     amount: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$")] | int | float
 
 
-class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One thing that one visitor did."""
 
     domain: str | None = None
@@ -131,7 +134,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     bot: bool | None = None
 
 
-class WireEvent(Event, omit_defaults=True, kw_only=True):
+class WireEvent(Event, omit_defaults=True, kw_only=True, gc=False):
     """An event as it is sent: also by the short names of the Plausible trackers, which `decode` merges into the long ones."""
 
     d: str | None = None
@@ -145,16 +148,22 @@ class WireEvent(Event, omit_defaults=True, kw_only=True):
     e: Quantity | None = None
 
 
-class RawLine(Event, omit_defaults=True, kw_only=True):
+class RawLine(Event, omit_defaults=True, kw_only=True, gc=False):
     """A line of a raw object: one site, long names, `timestamp` in ms, the address truncated, identity derived.
 
     A line that was rejected before it was written carries only `rejected`, `domain`, `timestamp` (its hour) and `line`.
     """
 
-    line: int | None = None
+    line: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     visitor_hash: str | None = None
     previous_visitor_hash: str | None = None
     rejected: str | None = None
+
+
+class StoredLine(RawLine, omit_defaults=True, kw_only=True, gc=False):
+    """A raw line as it is read back: its event id stays text, as a UUID made of it and undone again takes 3.7 µs of 25."""
+
+    event_id: str | None = None  # type: ignore[assignment]
 
 
 SHORT_NAMES = {
@@ -176,9 +185,9 @@ OPTIONAL_TEXT = (
 
 E = TypeVar("E", bound=Event)
 
-_decoders = {kind: msgspec.json.Decoder(kind) for kind in (WireEvent, RawLine)}
+_decoders = {kind: msgspec.json.Decoder(kind) for kind in (WireEvent, RawLine, StoredLine)}
 _encode = msgspec.json.Encoder().encode
-_broken_field = re.compile(r"at `\$\.([a-z_$]+)")
+_broken_field = re.compile(r"`\$\.([a-z_$]+)")
 
 
 def decode(line: bytes, kind: type[E]) -> E:
@@ -239,7 +248,7 @@ def _remove_nul(event: Event) -> None:
     for field in OPTIONAL_TEXT:
         value = getattr(event, field, None)
         if value is not None:
-            setattr(event, field, value.replace("\0", ""))
+            setattr(event, field, value.replace("\0", "") or None)
     if event.props:
         event.props = {
             key.replace("\0", ""): value.replace("\0", "") if isinstance(value, str) else value
@@ -290,10 +299,12 @@ def _longer_than(text: str, most: int) -> bool:
 
 
 def _prop_too_long(props: dict[str, str | int | float | bool | None]) -> bool:
-    return any(
-        _longer_than(key, MAX_PROP_KEY_BYTES) or (isinstance(value, str) and _longer_than(value, MAX_PROP_VALUE_BYTES))
-        for key, value in props.items()
-    )
+    for key, value in props.items():
+        if _longer_than(key, MAX_PROP_KEY_BYTES):
+            return True
+        if isinstance(value, str) and _longer_than(value, MAX_PROP_VALUE_BYTES):
+            return True
+    return False
 
 
 _site = re.compile(r"[^\s,/?#\x00-\x20\x7f]{1,%d}" % MAX_SITE_LENGTH)
@@ -315,7 +326,8 @@ def sites_in(domain: str) -> tuple[str, ...]:
 
 
 def instant_of(timestamp: str | int | float | None) -> int | None:
-    """Whole milliseconds since 1970 of ISO 8601 (UTC where it names no offset) or of a number of ms; None if it is neither."""
+    """Whole milliseconds since 1970 of ISO 8601 (UTC where it names no offset) or of a number of ms; None if it is neither,
+    or outside of the years 1 to 9999 in UTC."""
     try:
         if isinstance(timestamp, str):
             moment = datetime.fromisoformat(timestamp)

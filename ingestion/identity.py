@@ -3,7 +3,7 @@
 import hashlib
 import ipaddress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from uuid import UUID
 
 from ingestion.site_time import MINUTE_MS, date_bounds, site_date
@@ -37,7 +37,7 @@ def cookieless(salts: ImportSalts, site: str, time_zone: str, instant_ms: int, a
     carried = instant_ms - began < CARRY_OVER_MS
     return Cookieless(
         _visitor_hash(salts(day), site, address, agent),
-        _visitor_hash(salts(day - timedelta(days=1)), site, address, agent) if carried else None,
+        _visitor_hash(salts(site_date(time_zone, began - 1)), site, address, agent) if carried else None,
     )
 
 
@@ -57,9 +57,9 @@ def truncated_address(address: str | None) -> str | None:
     if not address:
         return None
     try:
-        ip = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(address.partition("%")[0])  # a zone id could say anything
     except ValueError:
         return None
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip  # 6to4: its /48 would hold an IPv4 address whole
     return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False).network_address)

@@ -33,7 +33,7 @@ class Settings:
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises SettingsError."""
-    home = Path(environment.get("FOOTFALL_HOME") or ".footfall").expanduser().resolve()
+    home = _folder(environment, "FOOTFALL_HOME", default=".footfall")
     return Settings(
         home=home,
         start=_hour(environment, "FOOTFALL_START", default="2020-01-01"),
@@ -46,21 +46,29 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
+def _folder(environment: Mapping[str, str], name: str, default: str) -> Path:
+    text = environment.get(name) or default
+    try:
+        return Path(text).expanduser().resolve()
+    except (RuntimeError, OSError):
+        raise SettingsError(f"{name}={text!r} cannot be a folder: write a path such as /srv/footfall") from None
+
+
 def _hour(environment: Mapping[str, str], name: str, default: str) -> datetime:
     text = environment.get(name) or default
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise SettingsError(
             f"{name}={text!r} is neither a date nor an hour: write it like 2020-01-01 or 2020-01-01T13 (UTC)"
         ) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int, most: int) -> int:
     text = environment.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most:
         raise SettingsError(f"{name}={text!r} is not a whole number from 1 to {most}")
     return int(text)
 
@@ -76,4 +84,6 @@ def _postgres_url(url: str | None) -> str | None:
 def _lake_url(url: str) -> str:
     if not url.startswith(("file://", "s3://")):
         raise SettingsError(f"FOOTFALL_LAKE={url!r} must begin with file:// or s3://")
-    return url.rstrip("/")
+    if url.startswith("file://") and not url.startswith("file:///"):
+        raise SettingsError(f"FOOTFALL_LAKE={url!r} names no absolute path: write it like file:///srv/lake")
+    return url if url == "file:///" else url.rstrip("/")

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TZDATA_VERSION = version("tzdata")
 
 
@@ -69,9 +70,9 @@ def floor_hour(instant_ms: int) -> int:
 
 def to_datetime(instant_ms: int) -> datetime:
     """An instant as an aware datetime in UTC."""
-    return datetime.fromtimestamp(instant_ms / 1000, UTC)
+    return EPOCH + timedelta(milliseconds=instant_ms)
 
 
 def from_datetime(moment: datetime) -> int:
-    """An aware datetime as an instant."""
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    """An aware datetime as an instant. Raises OverflowError outside of the years 1 to 9999 in UTC."""
+    return (moment.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)

@@ -21,6 +21,7 @@ def dagster_environment(stores: Stores) -> Mapping[str, str]:
     return {
         "DAGSTER_HOME": str(home),
         "FOOTFALL_DAGSTER_POSTGRES": _dagster_database(stores.postgres_url),
+        "DBT_LOG_PATH": str(stores.settings.home / "dbt"),
         **dbt_environment(stores.postgres_url),
     }
 
@@ -31,6 +32,9 @@ def _dagster_database(postgres_url: str) -> str:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         if not connection.execute("select from pg_database where datname = %s", [name]).rowcount:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            # Dagster commits each of a run's hundreds of events; a crash of the machine may lose the last of them. Reports
+            # and the ledger are in the other database.
+            connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(name)))
     return urlunsplit(url._replace(path=f"/{name}"))
 
 

@@ -71,7 +71,9 @@ def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.R
     with stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
         stores.ledger.set_run_dates(dates)
-        yield from dbt.cli(["build", "--exclude", "test_type:unit"], context=context).stream()
+        yield from dbt.cli(
+            ["build", "--exclude", "test_type:unit"], context=context, target_path=PROJECT.target_path
+        ).stream()
         made_from = inputs("reports", state, datetime.now(UTC))
         outcomes = [Outcome(day, made_from.get(day, {}), content="", rows=0, bytes=0) for day in dates]
         with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:

@@ -1,14 +1,17 @@
 """Raw lines to typed rows: each line is decoded and checked once more, as any producer may have written it."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
-from typing import Any
+from operator import attrgetter
+from typing import Any, BinaryIO
 
 import msgspec
 import polars as pl
 
-from ingestion.event import NO_SITE, RawLine, Reason, Refused, decode, instant_of, refusal, sites_in
+from ingestion.event import NO_SITE, RawLine, Reason, Refused, StoredLine, decode, instant_of, refusal, sites_in
 from ingestion.lake_events import INSTANT
 
 PARSED = {
@@ -57,6 +60,12 @@ PARSED = {
 REJECTED = {"site": pl.String, "reason": pl.String, "timestamp": INSTANT, "object": pl.String, "line": pl.Int64}
 """Columns of a rejection: never the content."""
 
+_RENAMED = {"site": "domain", "position": "line", "previous_visitor_id": "previous_visitor_hash"}
+_SENT = {
+    field: sent for field in PARSED if (sent := _RENAMED.get(field, field)) in StoredLine.__struct_fields__
+}  # fmt: skip
+"""Columns that are fields of a line, by the field's name."""
+
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -67,33 +76,39 @@ class Parsed:
     events: pl.DataFrame
     rejections: pl.DataFrame
 
+    @property
+    def lines(self) -> int:
+        return self.events.height + self.rejections.height
 
-def parse(name: str, content: bytes, hour_ms: int, lines_at_once: int) -> Iterator[Parsed]:
-    """The rows of one raw object, some lines at a time: `content` is its NDJSON, unpacked, `hour_ms` its arrival hour."""
-    numbered = ((number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip())
-    while batch := list(islice(numbered, lines_at_once)):
-        yield _parse_batch(name, batch, hour_ms)
+
+def parse(name: str, content: bytes | BinaryIO, hour_ms: int, lines_at_once: int) -> Iterator[Parsed]:
+    """The rows of one raw object, some lines at a time: `content` is its NDJSON, unpacked (a stream of it, unpacked as it is
+    read, is faster than all of it at once), `hour_ms` its arrival hour."""
+    lines = BytesIO(content) if isinstance(content, bytes) else content
+    numbered = ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
+    while (parsed := _parse_batch(name, islice(numbered, lines_at_once), hour_ms)).lines:
+        yield parsed
 
 
 def _parse_batch(name: str, batch: Iterable[tuple[int, bytes]], hour_ms: int) -> Parsed:
-    events: list[RawLine] = []
+    events: list[StoredLine] = []
     rejections: list[tuple[str, str, int, str, int]] = []
     for number, line in batch:
         read = _read(line)
-        if isinstance(read, RawLine) and read.rejected is None:
+        if isinstance(read, Reason):
+            rejections.append((NO_SITE, read.value, hour_ms, name, number))
+        elif read.rejected is None:
             read.line = read.line or number
             events.append(read)
-        elif isinstance(read, RawLine):
-            rejections.append((read.domain or NO_SITE, read.rejected or "", hour_ms, name, read.line or number))
         else:
-            rejections.append((NO_SITE, read.value, hour_ms, name, number))
+            rejections.append((read.domain or NO_SITE, read.rejected, hour_ms, name, read.line or number))
     return Parsed(_frame(name, events), pl.DataFrame(rejections, schema=REJECTED, orient="row"))
 
 
-def _read(line: bytes) -> RawLine | Reason:
+def _read(line: bytes) -> StoredLine | Reason:
     """An event that keeps all rules, a rejection, or the reason why the line is neither."""
     try:
-        raw = decode(line, RawLine)
+        raw = _decoded(line)
     except Refused as refused:
         return refused.reason
     if raw.rejected is not None:
@@ -104,7 +119,24 @@ def _read(line: bytes) -> RawLine | Reason:
     if reason is None and raw.timestamp is None:
         reason = Reason.INVALID_TIMESTAMP
     if reason is not None:
-        return RawLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
+        return StoredLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
+    return raw
+
+
+_is_usual_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+
+
+def _decoded(line: bytes) -> StoredLine:
+    """A line whose event id, if it has one, is a UUID in its usual form. Raises Refused."""
+    line = line.rstrip(b"\n")
+    try:
+        raw = decode(line, StoredLine)
+        if raw.event_id is None or _is_usual_id(raw.event_id):
+            return raw
+    except Refused:
+        pass
+    checked = decode(line, RawLine)
+    raw.event_id = str(checked.event_id)
     return raw
 
 
@@ -113,20 +145,18 @@ def _first_site(raw: RawLine) -> str | None:
     return sites[0] if sites else None
 
 
-def _frame(name: str, events: list[RawLine]) -> pl.DataFrame:
-    """One column a field. Text and numbers are taken as they are; four fields need a look."""
-    columns: dict[str, Any] = {
-        field: [getattr(event, field) for event in events] for field in PARSED if field in RawLine.__struct_fields__
-    }
-    columns["site"] = [event.domain for event in events]
-    columns["event_id"] = [str(event.event_id) for event in events]
-    columns["timestamp"] = [instant_of(event.timestamp) for event in events]
+def _frame(name: str, events: list[StoredLine]) -> pl.DataFrame:
+    """One column a field, and a row of Python never: 50,000 tuples would wake the garbage collector. Text and numbers are
+    taken as they are; some fields need a look."""
+    columns: dict[str, Any] = {field: list(map(attrgetter(sent), events)) for field, sent in _SENT.items()}
+    supplied = pl.Series(columns["visitor_id"], dtype=pl.String)
+    hashes = pl.Series(map(attrgetter("visitor_hash"), events), dtype=pl.String)
+    columns["timestamp"] = [time if type(time) is int else instant_of(time) for time in columns["timestamp"]]
     columns["object"] = pl.repeat(name, len(events), eager=True)
-    columns["position"] = [event.line for event in events]
-    columns["visitor_id"] = [event.visitor_id or event.visitor_hash for event in events]
-    columns["previous_visitor_id"] = [event.previous_visitor_hash for event in events]
-    columns["cookieless"] = [event.visitor_id is None for event in events]
-    columns["props"] = [_encode_json(event.props).decode() if event.props else None for event in events]
-    columns["revenue_amount"] = [str(event.revenue.amount) if event.revenue else None for event in events]
-    columns["revenue_currency"] = [event.revenue.currency.upper() if event.revenue else None for event in events]
+    columns["visitor_id"] = pl.select(pl.coalesce(supplied, hashes)).to_series()
+    columns["cookieless"] = supplied.is_null()
+    columns["props"] = [_encode_json(props).decode() if props else None for props in columns["props"]]
+    revenues = [event.revenue for event in events]
+    columns["revenue_amount"] = [str(revenue.amount) if revenue else None for revenue in revenues]
+    columns["revenue_currency"] = [revenue.currency.upper() if revenue else None for revenue in revenues]
     return pl.DataFrame({field: pl.Series(columns[field], dtype=dtype) for field, dtype in PARSED.items()})

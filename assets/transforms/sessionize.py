@@ -146,18 +146,18 @@ def _from_first_event(runs: pl.DataFrame) -> pl.DataFrame:
 def visits(labelled: pl.DataFrame, day: date) -> pl.DataFrame:
     """Labelled events to one row for each visit that began on `day` (`VISITS`), sorted by site, visitor and beginning."""
     labelled = labelled.filter(pl.col("visit_date") == day)
-    totals = labelled.with_columns(
-        interactive=pl.col("is_pageview") | (pl.col("is_event") & pl.col("interactive")),
-    ).with_columns(pl.col("is_pageview", "is_event", "interactive").cum_sum().name.prefix("so_far_"))
-    first = totals.filter("opens")
-    last = totals.filter(pl.col("opens").shift(-1, fill_value=True))
-    before = {
-        name: first[f"so_far_{name}"] - first[name].cast(pl.UInt32)
+    opens, closes = labelled["opens"], labelled["opens"].shift(-1, fill_value=True)
+    interactive = pl.col("is_pageview") | (pl.col("is_event") & pl.col("interactive"))
+    narrow = labelled.select("timestamp", "is_pageview", "is_event", interactive=interactive)
+    so_far = narrow.with_columns(pl.col("is_pageview", "is_event", "interactive").cum_sum().cast(pl.Int64))
+    first, last = labelled.filter(opens), so_far.filter(closes)
+    before = so_far.filter(opens).select(
+        pl.col(name) - narrow.filter(opens)[name].cast(pl.Int64)
         for name in ("is_pageview", "is_event", "interactive")
-    }
-    pages = labelled.filter("is_pageview").select("visit", "path")
-    entries = pages.unique("visit", keep="first", maintain_order=True).rename({"path": "entry_page"})
-    exits = pages.unique("visit", keep="last", maintain_order=True).rename({"path": "exit_page"})
+    )
+    pages = labelled.select("visit", "path", "is_pageview").filter("is_pageview").drop("is_pageview")
+    entries = pages.filter(pl.col("visit") != pl.col("visit").shift(fill_value=0)).rename({"path": "entry_page"})
+    exits = pages.filter(pl.col("visit") != pl.col("visit").shift(-1, fill_value=0)).rename({"path": "exit_page"})
     crossed = (
         labelled.filter(pl.col("date") != pl.col("visit_date"), "is_event")
         .group_by("visit")
@@ -173,9 +173,9 @@ def visits(labelled: pl.DataFrame, day: date) -> pl.DataFrame:
             visit_id="event_id",
             began="timestamp",
             duration_ms=(last["timestamp"] - first["timestamp"]).dt.total_milliseconds(),
-            bounce=last["so_far_interactive"] - before["interactive"] <= 1,
-            all_pageviews=(last["so_far_is_pageview"] - before["is_pageview"]).cast(pl.Int64),
-            all_events=(last["so_far_is_event"] - before["is_event"]).cast(pl.Int64),
+            bounce=last["interactive"] - before["interactive"] <= 1,
+            all_pageviews=last["is_pageview"] - before["is_pageview"],
+            all_events=last["is_event"] - before["is_event"],
         )
         .join(entries, on="visit", how="left", maintain_order="left")
         .join(exits, on="visit", how="left", maintain_order="left")

@@ -56,7 +56,7 @@ def _with_sums(grid: pl.DataFrame, sums: pl.DataFrame, window: int) -> pl.DataFr
     until = sums.rename({measure: f"{measure}_{window}" for measure in MEASURES} | {"hour": "until"})
     return (
         grid.with_columns(until=pl.col("hour") - timedelta(hours=window))
-        .join_asof(until, on="until", by="site", strategy="backward")
+        .join_asof(until, on="until", by="site", strategy="backward", check_sortedness=False)
         .drop("until")
         .with_columns(pl.col(f"{measure}_{window}").fill_null(0) for measure in MEASURES)
     )

@@ -1,12 +1,17 @@
--- Each visit has one browser, so the breakdown by browser adds up to the day.
-select days.date, days.site
+-- Each visit has one browser, so the breakdown by browser adds up to the day, and there is neither without the other.
+with browsers as (
+    select
+        date, site, sum(visits) as visits, sum(pageviews) as pageviews, sum(events) as events, sum(bounces) as bounces,
+        sum(duration_ms) as duration_ms
+    from {{ ref('report_breakdown_days') }}
+    where dimension = 'browser'
+    group by date, site
+)
+
+select date, site
 from {{ ref('report_site_days') }} as days
-left join {{ ref('report_breakdown_days') }} as breakdowns
-    on breakdowns.date = days.date and breakdowns.site = days.site and breakdowns.dimension = 'browser'
-group by days.date, days.site, days.visits, days.pageviews, days.events, days.bounces, days.duration_ms
-having
+full join browsers using (date, site)
+where
     (days.visits, days.pageviews, days.events, days.bounces, days.duration_ms)
-    is distinct from (
-        sum(breakdowns.visits), sum(breakdowns.pageviews), sum(breakdowns.events), sum(breakdowns.bounces),
-        sum(breakdowns.duration_ms)
-    )
+    is distinct from
+    (browsers.visits, browsers.pageviews, browsers.events, browsers.bounces, browsers.duration_ms)

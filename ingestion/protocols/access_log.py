@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
-from ingestion.event import PAGEVIEW, Event, Reason, refusal
+from ingestion.event import MAX_TEXT_LENGTH, PAGEVIEW, Event, Reason, refusal
 from ingestion.protocols.line import Line
 from ingestion.site_time import from_datetime
 
@@ -22,11 +22,11 @@ MONTHS = {
 }
 
 _quoted = r'"((?:[^"\\]|\\.)*)"'
-_line = re.compile(rf"(\S+) \S+ .*?\[([^\]]+)\] {_quoted} (\d{{3}}) (?:\d+|-)(?: {_quoted} {_quoted}(?: .*)?)?")
+_line = re.compile(rf"(\S+) \S+ .*?\[([^\[\]]{{1,40}})\] {_quoted} (\d{{3}}) (?:\d+|-)(?: {_quoted} {_quoted}(?: .*)?)?")
 _time = re.compile(r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]")
 _time_parts = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
 _request = re.compile(r"(\S+) (\S+)(?: HTTP/\d(?:\.\d)?)?")
-_scheme_and_host = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#]*", re.IGNORECASE)
+_scheme_and_host = re.compile(r"\A[a-z][a-z0-9+.\-]*://[^/?#]*", re.IGNORECASE)
 
 
 def read_line(line: bytes, site: str) -> Line:
@@ -37,7 +37,7 @@ def read_line(line: bytes, site: str) -> Line:
     request = _request.fullmatch(found[3]) if found else None
     if found is None or instant is None:
         return Line((site,), _any_instant(text), rejected=Reason.MALFORMED_LINE)
-    target = _scheme_and_host.sub("", request[2], count=1) if request else ""
+    target = _scheme_and_host.sub("", request[2]) if request else ""
     if request is None or not _is_pageview(request[1], int(found[4]), target):
         return Line((site,), instant, rejected=Reason.NOT_A_PAGEVIEW)
     agent = _said(found[6])
@@ -48,9 +48,11 @@ def read_line(line: bytes, site: str) -> Line:
         referrer=_said(found[5]),
         ip=found[1],
         user_agent=agent,
-        bot=None if agent else True,
+        bot=True if found[6] is not None and agent is None else None,  # the common format says nothing about agents
     )
     reason = refusal(event)
+    if agent and len(agent) > MAX_TEXT_LENGTH:
+        reason = reason or Reason.INVALID_STATED_VALUE
     return Line((site,), instant, rejected=reason) if reason else Line((site,), instant, event)
 
 

@@ -29,7 +29,9 @@ def _refused_line(line: bytes, reason: Reason) -> Line:
         sent = _any_object.decode(line)
     except (ValueError, RecursionError):
         return Line((), None, rejected=reason)
-    domain, timestamp = sent.get("domain", sent.get("d")), sent.get("timestamp")
+    domain, timestamp = sent.get("domain"), sent.get("timestamp")
+    if domain is None:
+        domain = sent.get("d")
     return Line(
         sites_in(domain) if isinstance(domain, str) else (),
         instant_of(timestamp) if isinstance(timestamp, str | int | float) else None,

@@ -139,13 +139,17 @@ def agent_attributes(agent: str) -> dict[str, str]:
 
 
 def device(parsed: ua_parser.Result) -> str:
+    """The product's rule: tablets by their name, or an Android that is not "Mobile"; the others by their system."""
     family = parsed.device.family if parsed.device else ""
     system = parsed.os.family if parsed.os else ""
-    if "iPad" in family or "tablet" in family.lower():
+    named = ["iPad", "Tablet", "Kindle", "Nexus 7", "Nexus 9", "Nexus 10", "PlayBook", "TouchPad"]
+    if any(name in family for name in named) or (system == "Android" and parsed.string.find("Mobile") < 0):
         return "Tablet"
-    if system in ("iOS", "Android"):
+    if system in ("iOS", "Android", "Windows Phone", "BlackBerry OS", "Symbian OS", "KaiOS", "Firefox OS", "Tizen"):
         return "Mobile"
-    return "Desktop" if system in DESKTOP_SYSTEMS else "Other"
+    desktops = ("Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD", "Solaris")
+    return "Desktop" if system in desktops or system.startswith("Windows") else "Other"
+
 
 
 if __name__ == "__main__":
