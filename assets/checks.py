@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from assets.lineage import hour_of
 from ingestion.stores import Stores
 
 RECEIVED = dg.AssetCheckSpec(

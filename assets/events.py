@@ -38,7 +38,7 @@ class RawObjectsGone(Exception):
     kinds={"polars", "parquet"},
     check_specs=[RECEIVED],
 )
-def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
     """Typed, validated and enriched events by arrival hour, in the lake; lines that are none become rejections with a
     reason. Reads the raw objects that the ledger lists, and refuses an hour whose raw objects are gone or changed."""
     return replace_partitions(context, stores, make_events, check=received_is_accepted_plus_rejected)
@@ -101,12 +101,12 @@ class _HourOfEvents:
         buckets = self.stores.settings.buckets
         events = with_bucket(pl.concat(self.waiting), buckets)
         self.waiting.clear()
-        for key, rows in sorted(events.partition_by("date", "bucket", as_dict=True).items()):
-            self.parts[key] = part = self.parts.get(key, 0) + 1
+        for key, part_of in sorted(events.partition_by("date", "bucket", as_dict=True).items()):
+            self.parts[key] = number = self.parts.get(key, 0) + 1
             day, bucket = key
-            suffix = f"-{part}" if part > 1 else ""
+            suffix = f"-{number}" if number > 1 else ""
             name = f"events/date={day}/bucket={bucket:02d}/hour={self.hour}-{self.work.version}{suffix}.parquet"
-            rows = rows.sort(SORTED).select(EVENTS.keys())
+            rows = part_of.sort(SORTED).select(EVENTS.keys())
             self.objects.append(put_bucket(self.stores, name, rows, day=day, bucket=(bucket, buckets)))
 
     def _landing(self, rejections: pl.DataFrame) -> list[Landing]:

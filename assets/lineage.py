@@ -167,7 +167,8 @@ def _breakdowns(state: State, now: datetime) -> Reads:
 
 
 def _reports(state: State, now: datetime) -> Reads:
-    """The report tables of a date: those of hours by UTC date, with the visits that began in them on any site's date."""
+    """The report tables of a date: those of hours by UTC date, with the visits that began in them on any site's date, and
+    with what became of the events that arrived in them, whatever their date (it is told with the visits)."""
     found = defaultdict[str, set[Key]](set)
     for asset in HOURLY:
         for hour in _filled(asset, state):
@@ -177,4 +178,7 @@ def _reports(state: State, now: datetime) -> Reads:
     filled = _filled("visits", state)
     for day, read in found.items():
         read.update(("visits", near) for near in neighbours(day) if near in filled)
+    for touch in state.touched:
+        if touch.date in filled:
+            found[touch.arrival_hour[:10]].add(("visits", touch.date))
     return {day: frozenset(read) for day, read in found.items()}

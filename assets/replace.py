@@ -13,7 +13,6 @@ from ingestion.lake import LakeObject, digest_of
 from ingestion.ledger import Outcome, PartitionObject, State
 from ingestion.stores import Stores
 
-
 PUBLISHED_AT_ONCE = 50
 ROWS_AT_ONCE = 200_000
 
@@ -62,7 +61,7 @@ def replace_partitions(
     *,
     metadata: Mapping[str, dg.MetadataValue] | None = None,
     check: Callable[[Stores, Sequence[str]], Sequence[dg.AssetCheckResult]] | None = None,
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Replaces the partitions of a Dagster run with what `make` makes of them."""
     asset = context.asset_key.path[-1]
     code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""

@@ -20,10 +20,10 @@ AROUND = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=1, allow_none
 SHOWN = 10
 """Rows of the sample in the Dagster UI."""
 
-ACCOUNTS = {
+ACCOUNTS = pl.Schema({
     "date": pl.Date, "hour": pl.Datetime("ms", "UTC"), "site": pl.String,
     "counted": pl.Int64, "bots": pl.Int64, "duplicates": pl.Int64,
-}  # fmt: skip
+})  # fmt: skip
 
 
 @dg.asset(
@@ -36,7 +36,7 @@ ACCOUNTS = {
     kinds={"polars", "parquet"},
     check_specs=[ACCEPTED],
 )
-def visits(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:
+def visits(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
     """One row a visit, by the date of the site on which it began: a run of a visitor's events with no pause of more than 30
     minutes, also across midnight. Counts what became of every accepted event: counted, bot, or duplicate."""
     result = replace_partitions(context, stores, make_visits, check=accepted_is_counted_plus_bots_plus_duplicates)

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def no_progress(done: int, total: int) -> None:
 
 
 def numbered_lines(file: Path, progress: Progress = no_progress) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1, each cut after the longest that is accepted. Raises ImportRefused."""
+    """Lines with their numbers from 1, without their ends, each cut after the longest that is accepted. Raises ImportRefused."""
     with opened(file) as (stream, position):
         total, number = file.stat().st_size, 0
         while line := stream.readline(MAX_LINE_BYTES + 2):
@@ -32,7 +33,7 @@ def numbered_lines(file: Path, progress: Progress = no_progress) -> Iterator[tup
             rest = line
             while not rest.endswith(b"\n") and (rest := stream.readline(MAX_LINE_BYTES)):
                 pass
-            yield number, line
+            yield number, (line.removeprefix(BOM_UTF8) if number == 1 else line).rstrip(b"\r\n")
             if number % LINES_A_REPORT == 0:
                 progress(position(), total)
         progress(total, total)

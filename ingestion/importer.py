@@ -72,14 +72,25 @@ class _Import:
             if self.ledger.has_import(content):
                 return Imported(0, 0, Counter(), None, None)
             writer = _HourWriter(self.lake, content)
+            raw_lines = _RawLines(self.ledger.secret("event_id_key"), self.ledger.time_zones())
             try:
-                return self._import(content, writer)
+                accepted, rejected = self._write(raw_lines, writer)
+                objects = writer.finish()
             except BaseException:
                 self.lake.delete(writer.names())
                 raise
+            # From here on nothing is removed: who is interrupted now does not know whether the objects are listed.
+            self.ledger.list_import(content, self.kind, self.site, raw_lines.sites, objects)
+            return Imported(
+                accepted + rejected.total(),
+                accepted,
+                rejected,
+                datetime.fromisoformat(min(objects) + ":00+00:00"),
+                datetime.fromisoformat(max(objects) + ":00+00:00"),
+            )
 
-    def _import(self, content: str, writer: "_HourWriter") -> Imported:
-        raw_lines = _RawLines(self.ledger.secret("event_id_key"), self.ledger.time_zones())
+    def _write(self, raw_lines: "_RawLines", writer: "_HourWriter") -> tuple[int, Counter[str]]:
+        """Writes the file's lines; how many were accepted, and how many rejected for which reason."""
         accepted, rejected = 0, Counter[str]()
         waiting: list[RawLine] = []
         hour: int | None = None
@@ -87,8 +98,9 @@ class _Import:
             read = self.read(line)
             if read is None:
                 continue
-            hour = self._hour_of(read, number) or hour
-            for raw in raw_lines.of(read, line.rstrip(b"\r\n"), number):
+            its_hour = self._hour_of(read, number)
+            hour = hour if its_hour is None else its_hour
+            for raw in raw_lines.of(read, line, number):
                 accepted, rejected = _counted(raw, accepted, rejected)
                 if hour is None:
                     waiting.append(raw)
@@ -99,15 +111,7 @@ class _Import:
                     writer.add(hour, raw)
         if hour is None:
             raise ImportRefused(self._unreadable())
-        objects = writer.finish()
-        self.ledger.list_import(content, self.kind, self.site, raw_lines.sites, objects)
-        return Imported(
-            accepted + rejected.total(),
-            accepted,
-            rejected,
-            datetime.fromisoformat(min(objects) + ":00+00:00"),
-            datetime.fromisoformat(max(objects) + ":00+00:00"),
-        )
+        return accepted, rejected
 
     def _hour_of(self, read: Line, number: int) -> int | None:
         """The hour of a line that has a time. An event outside of all partitions refuses the whole file."""

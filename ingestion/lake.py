@@ -67,11 +67,15 @@ class Lake:
                 yield found["path"], found["last_modified"]
 
     def delete(self, names: Sequence[str]) -> None:
-        """Removes objects; those that are gone already do not matter."""
+        """Removes objects; those that are gone already do not matter. Raises LakeFailed."""
         try:
             obstore.delete(self._store, list(names))
         except (NotFoundError, FileNotFoundError):
-            pass
+            if len(names) > 1:  # a directory's store gives up at the first that is gone
+                for name in names:
+                    self.delete([name])
+        except (BaseError, OSError) as problem:
+            raise LakeFailed(f"could not remove objects from {self.url}: {_reason(problem)}") from problem
 
     def _location(self, name: str) -> str:
         if self.url.startswith("file://"):

@@ -1,7 +1,6 @@
 """Events in the lake: their columns, and the one way to read them, which drops duplicates."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date
 from math import gcd
 
 import polars as pl

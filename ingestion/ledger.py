@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 from ingestion.lake import LakeObject, digest_of
@@ -96,9 +97,16 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         try:
+            conninfo_to_dict(url)
+        except psycopg.Error:
+            raise LedgerUnreachable(
+                "FOOTFALL_POSTGRES is not a valid URL (it is not shown: it may hold a password): write it like "
+                "postgresql://user:password@host:5432/database, with %20 for a blank and so on"
+            ) from None
+        try:
             self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="footfall")
         except psycopg.Error as problem:
-            reason = str(problem).strip().splitlines()[-1]
+            reason = " ".join(str(problem).split())
             raise LedgerUnreachable(f"PostgreSQL cannot be reached: {reason} (check FOOTFALL_POSTGRES)") from None
         self._connection.execute("set time zone 'UTC'")
 
@@ -112,7 +120,7 @@ class Ledger:
 
     def migrate(self) -> None:
         """Brings the schema to this version of the code."""
-        with self._connection.transaction(), self.excluding("migrations"):
+        with self.excluding("migrations"), self._connection.transaction():  # the lock outlives the commit
             self._connection.execute("create table if not exists public.footfall_migrations (name text primary key)")
             done = {name for (name,) in self._connection.execute("select name from public.footfall_migrations")}
             for script in sorted(importlib.resources.files("ingestion.schema").iterdir(), key=lambda file: file.name):
@@ -261,9 +269,12 @@ class Ledger:
         with self._connection.transaction():
             yield Replacement(self._connection, asset, version, code_version)
 
-    def set_run_dates(self, dates: Sequence[str]) -> None:
-        """Says which dates the dbt run that begins now is about."""
+    def begin_build(self, dates: Sequence[str]) -> None:
+        """Empties the schema `build`, so that nothing of an earlier run can be published, and says which dates this run of
+        dbt is about."""
         with self._connection.transaction():
+            self._connection.execute("drop schema if exists build cascade")
+            self._connection.execute("create schema build")
             self._connection.execute("delete from landing.run_dates")
             self._connection.execute("insert into landing.run_dates select unnest(%s::date[])", [list(dates)])
 
@@ -334,9 +345,9 @@ class Replacement:
         if rows.is_empty():
             return
         columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-        with self.connection.cursor() as cursor:
-            with cursor.copy(sql.SQL("copy {} ({}) from stdin (format csv)").format(relation, columns)) as copy:
-                copy.write(_csv(rows).encode())
+        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(relation, columns)
+        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(_csv(rows).encode())
 
     def refresh_first_hours(self, hours: Sequence[datetime]) -> None:
         """Keeps each site's first hour with traffic right after some hours of landing.traffic were replaced."""

@@ -287,7 +287,7 @@ def _socket_folder(folder: Path, user: tuple[int, int]) -> Path:
     sockets = Path(tempfile.gettempdir(), name)
     too_long = len(os.fsencode(sockets / SOCKET)) > MAX_SOCKET_PATH_BYTES
     if too_long or {",", '"'} & set(str(sockets)):  # clients take a comma for the next of several hosts
-        sockets = Path("/tmp", name)
+        sockets = Path("/tmp", name)  # noqa: S108  a socket folder, 0700 and owned
     sockets.mkdir(mode=0o700, exist_ok=True)
     found = sockets.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (user[0], os.geteuid()):
@@ -326,7 +326,7 @@ def _stop(folder: Path) -> bool:
         return False
     _end(server.pid, folder, [signal.SIGINT, signal.SIGQUIT])
     with suppress(OSError):
-        os.rmdir(server.sockets)
+        Path(server.sockets).rmdir()
     return True
 
 

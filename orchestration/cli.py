@@ -19,12 +19,13 @@ from ingestion.importer import Imported, import_access_log, import_events
 from ingestion.lake import LakeFailed
 from ingestion.ledger import LedgerUnreachable, SiteExists
 from ingestion.postgres import PostgresFailed, stop_postgres
-from ingestion.settings import Settings, SettingsError, from_environment
+from ingestion.settings import SettingsError, from_environment
 from ingestion.site_time import UnknownTimeZone, zone
 from ingestion.stores import Stores, open_stores
+from ingestion.sweep import sweep_unlisted
 from orchestration.progress import progress_bar
 
-SPOKEN = (ImportRefused, LakeFailed, LedgerUnreachable, PostgresFailed, SettingsError, SiteExists, UnknownTimeZone)
+SPOKEN: tuple[type[Exception], ...] = (ImportRefused, LakeFailed, LedgerUnreachable, PostgresFailed, SettingsError, SiteExists, UnknownTimeZone)
 """Errors whose message is for the person at the keyboard."""
 
 
@@ -54,7 +55,7 @@ def _stores() -> Iterator[Stores]:
 def _spoken(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (*SPOKEN, *more) as problem:
+    except SPOKEN + more as problem:
         raise click.ClickException(str(problem)) from None
     except PermissionError as problem:
         raise click.ClickException(f"{problem.filename}: permission denied (FOOTFALL_HOME must be writable)") from None
@@ -162,6 +163,7 @@ def materialize_all(stores: Stores, first: datetime | None = None, end: datetime
 
     with _spoken(MaterializeFailed), progress_bar("Materializing", "partitions") as progress:
         counts = run(stores, first, end, datetime.now(UTC), progress)
+        sweep_unlisted(stores.ledger, stores.lake, datetime.now(UTC))
     made = ", ".join(f"{count:,} {asset}" for asset, count in counts.items() if count)
     click.echo(f"materialized {made}" if made else "nothing to materialize: everything is up to date")
 

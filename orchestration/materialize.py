@@ -103,14 +103,11 @@ def _run_chunk(instance: dg.DagsterInstance, stores: Stores, asset: str, first: 
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:
-    """The innermost error of a failed run, in one line."""
+    """What the failed step raised, without Dagster's wrapping."""
     for event in result.all_events:
-        if (
-            event.is_failure
-            and event.event_specific_data
-            and (error := getattr(event.event_specific_data, "error", None))
-        ):
-            while error.cause:
+        error = getattr(event.event_specific_data, "error", None) if event.is_failure else None
+        if error:
+            while error.cause and (error.cls_name or "").startswith("Dagster"):
                 error = error.cause
-            return error.message.strip()
+            return str(error.message).strip().removeprefix(f"{error.cls_name}: ")
     return "the run failed; see its log in the Dagster UI"

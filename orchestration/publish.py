@@ -42,9 +42,12 @@ def _switch(connection: psycopg.Connection, table: str, day: str) -> None:
         "day": sql.Literal(day),
     }
     for statement in (
+        # the check spares ATTACH a scan while readers of the report table wait
+        "alter table {fresh} add constraint of_date check (date is not null and date = {day})",
         "drop table if exists {old}",
         "alter table {built} detach partition {fresh}",
         "alter table {fresh} set schema reports",
         "alter table {report} attach partition {old} for values in ({day})",
+        "alter table {old} drop constraint of_date",
     ):
         connection.execute(sql.SQL(statement).format(**names))

@@ -67,14 +67,22 @@ PROJECT = dbt_project()
 )
 def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.ResourceParam[Stores]) -> Iterator[Any]:
     """Report tables of some dates. dbt runs exclude each other, since all build in one schema."""
+    _refuse_a_part(context)
     dates = sorted(context.partition_keys)
     with stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
-        stores.ledger.set_run_dates(dates)
+        stores.ledger.begin_build(dates)
         yield from dbt.cli(
-            ["build", "--exclude", "test_type:unit"], context=context, target_path=PROJECT.target_path
+            ["build"], context=context, target_path=PROJECT.target_path
         ).stream()
         made_from = inputs("reports", state, datetime.now(UTC))
         outcomes = [Outcome(day, made_from.get(day, {}), content="", rows=0, bytes=0) for day in dates]
         with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
             publish_reports(replacement, dates, outcomes)
+
+
+def _refuse_a_part(context: dg.AssetExecutionContext) -> None:
+    """Report tables switch together, when all of their tests passed: none can be built without the others."""
+    every = context.assets_def
+    if context.selected_asset_keys != every.keys or context.selected_asset_check_keys != every.check_keys:
+        raise dg.Failure("report tables are built, tested and published together: select all assets of dbt, with their checks")

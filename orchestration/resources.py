@@ -32,4 +32,4 @@ class _Dbt(DbtCliResource):
         return Version(version("dbt-core"))
 
 
-dbt = _Dbt(project_dir=PROJECT, dbt_executable=DBT)
+dbt = _Dbt(project_dir=PROJECT, dbt_executable=DBT)  # type: ignore[arg-type]

@@ -70,10 +70,11 @@ def _snapshot(postgres_url: str) -> Iterator[psycopg.Cursor[Row]]:
     """The report tables at one instant. Attaching a date is not safe for snapshots, so the tables are locked first."""
     with psycopg.connect(postgres_url, row_factory=dict_row) as connection, connection.cursor() as cursor:
         cursor.execute("set transaction isolation level repeatable read read only")
-        if cursor.execute("select to_regclass('reports.report_site_days') as it").fetchone() == {"it": None}:
-            raise NothingPublished
-        for table in TABLES:
-            cursor.execute(f"lock table reports.{table} in access share mode")  # type: ignore[arg-type]
+        try:
+            for table in TABLES:
+                cursor.execute(f"lock table reports.{table} in access share mode")  # type: ignore[arg-type]
+        except psycopg.errors.UndefinedTable:
+            raise NothingPublished from None
         yield cursor
 
 

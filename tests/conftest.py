@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL for all tests, and a database of its own for each test that asks."""
+"""One embedded PostgreSQL for all tests, and an empty database for each test that asks."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,6 +14,19 @@ from ingestion.settings import Settings, from_environment
 from ingestion.stores import Stores, open_stores
 
 NUMBERS = count(1)
+EMPTIED = "emptied"
+EMPTY = """
+    do $$
+    declare name text;
+    begin
+        perform pg_terminate_backend(pid, 5000) from pg_stat_activity  -- what a failed test left
+            where datname = current_database() and pid <> pg_backend_pid();
+        set local session_replication_role = replica;                  -- in any order
+        for name in select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('footfall', 'landing')
+        loop
+            execute 'delete from ' || name;
+        end loop;
+    end $$"""
 
 hypothesis.settings.register_profile("footfall", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("footfall")
@@ -23,6 +36,9 @@ hypothesis.settings.load_profile("footfall")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that runs until the last test is done."""
     with running_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute("alter system set fsync = off")  # no test turns the machine off
+            server.execute("select pg_reload_conf()")
         yield url
 
 
@@ -50,9 +66,15 @@ def new_database(postgres_url: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def database(new_database: Callable[..., str], migrated: str) -> str:
-    """The URL of a database with the schema and nothing in it."""
-    return new_database(migrated)
+def database(postgres_url: str, migrated: str) -> str:
+    """The URL of a database with the schema and nothing in it: emptied, which is quicker than made, for each test."""
+    url = postgres_url.replace("/footfall?", f"/{EMPTIED}?")
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        if not server.execute("select from pg_database where datname = %s", [EMPTIED]).rowcount:
+            _create(postgres_url, EMPTIED, migrated)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(EMPTY)
+    return url
 
 
 @pytest.fixture

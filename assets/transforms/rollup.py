@@ -28,6 +28,8 @@ dimension, add its column here, and to ATTRIBUTES in sessionize.py."""
 
 ALL_DIMENSIONS = ("page", *DIMENSIONS, "event")
 
+_DIMENSION = pl.Enum(sorted(ALL_DIMENSIONS))
+
 SAMPLE_SIZE = 4_096
 """Hashes kept of each site-date's supplied visitor ids. A k-minimum-values sketch of size k has a relative standard error
 of 1/sqrt(k-2), 1.6 % here (Bar-Yossef et al., 2002; Beyer et al., 2007)."""
@@ -144,6 +146,7 @@ def actions(labelled: pl.DataFrame, day: date, first: date, last: date) -> pl.Da
 def breakdowns(days: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     """The visit days and actions of a period to rows of (site, dimension, value, *METRICS), sorted. Rows in which nothing
     was counted are left out."""
+    days, actions = _coded(days, actions)
     tables = [
         *(_by_visit(days.lazy(), dimension) for dimension in DIMENSIONS),
         _by_page(days.lazy(), actions.lazy()),
@@ -153,7 +156,30 @@ def breakdowns(days: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
         pl.concat(pl.collect_all(tables))
         .filter(pl.any_horizontal(pl.col("visitors", "visits", "events", "entries") > 0))
         .sort("site", "dimension", "value")
+        .with_columns(pl.col("site", "dimension").cast(pl.String))
     )
+
+
+def _coded(days: pl.DataFrame, actions: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The same with sites, pages and visitors as numbers (Enums), which takes half the time: groups are found, visitors are
+    told apart and rows are sorted by them. The order of a site's number is that of its name."""
+    sites = pl.Enum(_distinct(days["site"], actions["site"]).sort())
+    pages = pl.Enum(_distinct(days["entry_page"], days["exit_page"], actions["path"], pl.Series([NO_PAGE])))
+    visitors = pl.Enum(_distinct(days["visitor_id"], actions["visitor_id"]))
+    return (
+        days.with_columns(
+            pl.col("site").cast(sites),
+            pl.col("entry_page", "exit_page").cast(pages),
+            pl.col("visitor_id").cast(visitors),
+        ),
+        actions.with_columns(
+            pl.col("site").cast(sites), pl.col("path").cast(pages), pl.col("visitor_id").cast(visitors)
+        ),
+    )
+
+
+def _distinct(*columns: pl.Series) -> pl.Series:
+    return pl.concat([column.rename("").unique() for column in columns]).unique().drop_nulls()
 
 
 def _by_visit(days: pl.LazyFrame, dimension: str) -> pl.LazyFrame:
@@ -210,4 +236,9 @@ def _by_action(actions: pl.LazyFrame, column: str) -> pl.LazyFrame:
 
 
 def _rows(rows: pl.LazyFrame, dimension: str) -> pl.LazyFrame:
-    return rows.select("site", pl.lit(dimension).alias("dimension"), "value", pl.col(METRICS).cast(pl.Int64))
+    return rows.select(
+        "site",
+        pl.lit(dimension, _DIMENSION).alias("dimension"),
+        pl.col("value").cast(pl.String),
+        pl.col(METRICS).cast(pl.Int64),
+    )

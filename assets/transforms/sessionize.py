@@ -152,8 +152,7 @@ def visits(labelled: pl.DataFrame, day: date) -> pl.DataFrame:
     so_far = narrow.with_columns(pl.col("is_pageview", "is_event", "interactive").cum_sum().cast(pl.Int64))
     first, last = labelled.filter(opens), so_far.filter(closes)
     before = so_far.filter(opens).select(
-        pl.col(name) - narrow.filter(opens)[name].cast(pl.Int64)
-        for name in ("is_pageview", "is_event", "interactive")
+        pl.col(name) - narrow.filter(opens)[name].cast(pl.Int64) for name in ("is_pageview", "is_event", "interactive")
     )
     pages = labelled.select("visit", "path", "is_pageview").filter("is_pageview").drop("is_pageview")
     entries = pages.filter(pl.col("visit") != pl.col("visit").shift(fill_value=0)).rename({"path": "entry_page"})

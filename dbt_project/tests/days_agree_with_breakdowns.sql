@@ -1,3 +1,4 @@
+{{ config(meta={'dagster': {'ref': {'name': 'report_breakdown_days'}}}) }}
 -- Each visit has one browser, so the breakdown by browser adds up to the day, and there is neither without the other.
 with browsers as (
     select

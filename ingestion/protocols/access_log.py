@@ -22,7 +22,9 @@ MONTHS = {
 }
 
 _quoted = r'"((?:[^"\\]|\\.)*)"'
-_line = re.compile(rf"(\S+) \S+ .*?\[([^\[\]]{{1,40}})\] {_quoted} (\d{{3}}) (?:\d+|-)(?: {_quoted} {_quoted}(?: .*)?)?")
+_line = re.compile(
+    rf"(\S+) \S+ .*?\[([^\[\]]{{1,40}})\] {_quoted} (\d{{3}}) (?:\d+|-)(?: {_quoted} {_quoted}(?: .*)?)?"
+)
 _time = re.compile(r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]")
 _time_parts = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
 _request = re.compile(r"(\S+) (\S+)(?: HTTP/\d(?:\.\d)?)?")

@@ -84,7 +84,7 @@ class Dbt:
 
     def build(self, days: Sequence[str]) -> dict[str, Node]:
         """Builds and tests the report tables of some dates, as the asset does."""
-        self.stores.ledger.set_run_dates(days)
+        self.stores.ledger.begin_build(days)
         return self("build", "--exclude", "test_type:unit")
 
     def manifest(self) -> Any:

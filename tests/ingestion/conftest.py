@@ -39,7 +39,9 @@ class Imports:
 
     def log(self, content: Any, site: str = "shop.example", name: str = "file", now: datetime = NOW) -> Imported:
         file = content if isinstance(content, Path) else self.file(content, name)
-        return import_access_log(file, site, self.stores.settings, self.stores.ledger, self.stores.lake, now, no_progress)
+        return import_access_log(
+            file, site, self.stores.settings, self.stores.ledger, self.stores.lake, now, no_progress
+        )
 
     def events(self, content: Any, name: str = "file", now: datetime = NOW) -> Imported:
         file = content if isinstance(content, Path) else self.file(content, name)
@@ -65,7 +67,9 @@ class Imports:
         tables = self.query(
             "select schemaname || '.' || tablename from pg_tables where schemaname in ('footfall', 'landing') order by 1"
         )
-        rows = {table: [row for (row,) in self.query(f"select t::text from {table} t order by 1")] for (table,) in tables}
+        rows = {
+            table: [row for (row,) in self.query(f"select t::text from {table} t order by 1")] for (table,) in tables
+        }
         lake = self.stores.lake
         return rows | {"lake": sorted(f"{name} {digest_of(lake.get(name))}" for name, _ in lake.names())}
 
@@ -116,6 +120,7 @@ def as_nobody() -> Callable[..., str]:
     def run(code: str, *arguments: object) -> str:
         done = subprocess.run(
             [*AS_NOBODY, sys.executable, "-c", code, *map(str, arguments)],
+            check=False,
             capture_output=True,
             text=True,
             cwd="/",

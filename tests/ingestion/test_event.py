@@ -88,7 +88,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "visitor id of 300": {"visitor_id": "v" * 300},
     "user id of 300": {"user_id": "u" * 300},
     "bot": {"bot": True},
-    "stated values of 2,000": {name: "x" * 2_000 for name in OPTIONAL_TEXT[4:]},
+    "stated values of 2,000": dict.fromkeys(OPTIONAL_TEXT[4:], "x" * 2000),
     "unknown field": {"surprise": {"a": [1, {"b": None}]}},
     "two sites": {"domain": "a.example,b.example"},
     "site of 253": {"domain": "a" * 253},
@@ -246,7 +246,9 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(("short", "long"), [(short.replace("short_revenue", "$"), long) for short, long in SHORT_NAMES.items()])
+@pytest.mark.parametrize(
+    ("short", "long"), [(short.replace("short_revenue", "$"), long) for short, long in SHORT_NAMES.items()]
+)
 def test_a_short_name_says_what_the_long_one_says(short: str, long: str) -> None:
     rest = {name: value for name, value in VALUES.items() if name != long}
     by_long = decode(json.dumps(rest | {long: VALUES[long]}).encode(), WireEvent)
@@ -301,8 +303,17 @@ def test_any_bytes_are_decoded_or_refused(sent: bytes) -> None:
 
 
 FIELDS = st.sampled_from(sorted({*RawLine.__struct_fields__, *WireEvent.__struct_fields__, "$", "other"}))
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([*GOOD.values(), "\0", "2015-05-17"])
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | FIELDS, inner, max_size=3))
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([*GOOD.values(), "\0", "2015-05-17"])
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | FIELDS, inner, max_size=3)
+)
 
 
 @given(st.dictionaries(FIELDS, JSON, max_size=6), st.integers(0, 400), st.binary(max_size=3))
@@ -329,8 +340,14 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @given(
     st.builds(
         RawLine,
-        **{name: st.none() | WORDS for name in ("domain", "name", "url", "visitor_id", "visitor_hash", "rejected", *OPTIONAL_TEXT)},
-        props=st.none() | st.dictionaries(WORDS, WORDS | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()),
+        **{
+            name: st.none() | WORDS
+            for name in ("domain", "name", "url", "visitor_id", "visitor_hash", "rejected", *OPTIONAL_TEXT)
+        },
+        props=st.none()
+        | st.dictionaries(
+            WORDS, WORDS | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
+        ),
         revenue=st.none() | st.just(Revenue("EUR", "-12.90")) | st.just(Revenue("usd", 3)),
         interactive=st.none() | st.booleans(),
         scroll_depth=st.none() | st.floats(0, 100),

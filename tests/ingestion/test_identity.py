@@ -1,7 +1,9 @@
 """Identity: what is derived from an address, and that no address is kept whole."""
 
+import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
-from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.identity import ImportSalts, assigned_event_id, cookieless, truncated_address
+from ingestion.ledger import Ledger
 from ingestion.site_time import HOUR_MS, MINUTE_MS, date_bounds, from_datetime
 
 SALTS = ImportSalts(b"k" * 32)
@@ -83,9 +86,14 @@ def at(time_zone: str, day: date, after_ms: int) -> tuple[str | None, str]:
         ("Pacific/Apia", date(2011, 12, 31), date(2011, 12, 29)),  # there was no 30 December
     ],
 )
-def test_the_first_30_minutes_of_a_date_carry_the_hash_of_the_date_before(time_zone: str, day: date, before: date) -> None:
+def test_the_first_30_minutes_of_a_date_carry_the_hash_of_the_date_before(
+    time_zone: str, day: date, before: date
+) -> None:
     last_hash = at(time_zone, before, 12 * HOUR_MS)[1]
-    assert at(time_zone, before, date_bounds(time_zone, before)[1] - date_bounds(time_zone, before)[0] - 1) == (None, last_hash)
+    assert at(time_zone, before, date_bounds(time_zone, before)[1] - date_bounds(time_zone, before)[0] - 1) == (
+        None,
+        last_hash,
+    )
     new_hash = at(time_zone, day, 12 * HOUR_MS)[1]
     assert new_hash != last_hash
     assert at(time_zone, day, 0) == (last_hash, new_hash)
@@ -134,15 +142,15 @@ V4, V6, MAPPED = "198.51.100.77", "2001:db8:1:2:3:4:5:6", "::ffff:203.0.113.99"
 WHOLE = (V4, V6, MAPPED, "203.0.113.99", "2001:db8:1:2")
 
 
-def assert_no_address_is_kept(imports: object, folder: Path) -> None:
-    kept = "\n".join(row for rows in imports.everything().values() for row in rows)  # type: ignore[attr-defined]
-    for _, name in imports.query("select hour, name from footfall.raw_objects"):  # type: ignore[attr-defined]
-        kept += imports.unpacked(name).decode()  # type: ignore[attr-defined]
+def assert_no_address_is_kept(imports: Any) -> None:
+    kept = "\n".join(row for rows in imports.everything().values() for row in rows)
+    for name, _ in imports.stores.lake.names():
+        kept += imports.unpacked(name).decode()
     assert "198.51.100.0" in kept, "what was read is what was written"
     assert [address for address in WHOLE if address in kept] == []
 
 
-def test_an_access_log_leaves_no_address_behind(imports, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_an_access_log_leaves_no_address_behind(imports: Any) -> None:
     line = '{} - - [17/May/2015:10:05:03 +0000] "{} / HTTP/1.1" 200 1 "-" "Mozilla"'
     imports.log(
         [
@@ -151,26 +159,32 @@ def test_an_access_log_leaves_no_address_behind(imports, tmp_path) -> None:  # t
             f"{V4} malformed",
         ]
     )
-    assert_no_address_is_kept(imports, tmp_path)
+    assert_no_address_is_kept(imports)
     raw = imports.raw()
     assert [one.get("ip") for one in raw] == ["198.51.100.0", "2001:db8:1::", "203.0.113.0", None, None, None]
     assert set(raw[4]) == set(raw[5]) == {"rejected", "domain", "timestamp", "line", "hour", "object"}
 
 
-def test_events_leave_no_address_behind(imports, event, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_events_leave_no_address_behind(imports: Any, event: Callable[..., Any]) -> None:
     imports.events([event(ip=V4), event(ip=V6), event(ip=MAPPED), event(ip=V4, visitor_id="v"), event(ip=V4, name="")])
-    assert_no_address_is_kept(imports, tmp_path)
-    assert [one.get("ip") for one in imports.raw()] == ["198.51.100.0", "2001:db8:1::", "203.0.113.0", "198.51.100.0", None]
+    assert_no_address_is_kept(imports)
+    assert [one.get("ip") for one in imports.raw()] == [
+        "198.51.100.0",
+        "2001:db8:1::",
+        "203.0.113.0",
+        "198.51.100.0",
+        None,
+    ]
 
 
-def test_a_supplied_visitor_has_no_hash(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_a_supplied_visitor_has_no_hash(imports: Any, event: Callable[..., Any]) -> None:
     imports.events([event(visitor_id="v", ip=V4), event(user_id="u", ip=V4)])
     supplied, computed = imports.raw()
     assert (supplied["visitor_id"], "visitor_hash" in supplied) == ("v", False)
     assert ("visitor_id" in computed, len(computed["visitor_hash"])) == (False, 16)
 
 
-def test_the_hash_is_carried_over_at_midnight_of_the_sites_own_zone(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_the_hash_is_carried_over_at_midnight_of_the_sites_own_zone(imports: Any, event: Callable[..., Any]) -> None:
     imports.stores.ledger.add_site("shop.example", "Asia/Kolkata")  # its midnight is 18:30 UTC
     times = ["18:29:59.999", "18:30", "18:59:59.999", "19:00", "23:59:59", "00:00"]
     imports.events([event(timestamp=f"2015-05-17T{time}Z", ip=V4, user_agent="Mozilla") for time in times])
@@ -179,12 +193,17 @@ def test_the_hash_is_carried_over_at_midnight_of_the_sites_own_zone(imports, eve
         raw[from_datetime(datetime.fromisoformat(f"2015-05-17T{time}Z"))] for time in times
     )
     assert "previous_visitor_hash" not in last
-    assert first["previous_visitor_hash"] == still["previous_visitor_hash"] == last["visitor_hash"] == early["visitor_hash"]
+    assert (
+        first["previous_visitor_hash"]
+        == still["previous_visitor_hash"]
+        == last["visitor_hash"]
+        == early["visitor_hash"]
+    )
     assert first["visitor_hash"] == over["visitor_hash"] == late["visitor_hash"] != last["visitor_hash"]
     assert not {"previous_visitor_hash"} & (over.keys() | late.keys() | early.keys())
 
 
-def test_two_imports_give_a_visitor_two_hashes_but_an_event_one_id(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_two_imports_give_a_visitor_two_hashes_but_an_event_one_id(imports: Any, event: Callable[..., Any]) -> None:
     imports.events([event(ip=V4)])
     imports.events([event(ip=V4), event(ip=V4, name="signup")])
     first, again, *_ = sorted(imports.raw(), key=lambda one: (one["name"], one["line"], one["object"]))
@@ -192,14 +211,12 @@ def test_two_imports_give_a_visitor_two_hashes_but_an_event_one_id(imports, even
     assert first["visitor_hash"] != again["visitor_hash"]
 
 
-def test_the_key_of_assigned_ids_is_random_and_kept(imports, event, new_database, migrated) -> None:  # type: ignore[no-untyped-def]
-    from ingestion.ledger import Ledger
-
+def test_the_key_of_assigned_ids_is_random_and_kept(
+    imports: Any, event: Callable[..., Any], new_database: Callable[..., str], migrated: str
+) -> None:
     key = imports.stores.ledger.secret("event_id_key")
     with Ledger(imports.stores.postgres_url) as again, Ledger(new_database(migrated)) as other:
         assert again.secret("event_id_key") == key != other.secret("event_id_key")
     assert len(key) == 32
     imports.events([line := event()])
-    import json
-
     assert imports.raw()[0]["event_id"] == str(assigned_event_id(key, "shop.example", json.dumps(line).encode(), 1))

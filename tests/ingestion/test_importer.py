@@ -1,6 +1,7 @@
 """Imports: what becomes of a file, whatever it holds; and that nothing is done by halves, or twice."""
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -16,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as tries
 from hypothesis import strategies as st
 
 from ingestion import importer
 from ingestion.event import RawLine, Reason, decode, refusal
 from ingestion.files import ImportRefused, no_progress
 from ingestion.importer import import_events
-from ingestion.lake import Lake, LakeFailed
+from ingestion.lake import LakeFailed
 from ingestion.ledger import Ledger
-from ingestion.settings import from_environment
+from ingestion.settings import Settings, from_environment
 from ingestion.site_time import from_datetime
 from ingestion.stores import open_stores
 
@@ -44,10 +46,13 @@ def hours(raw: list[dict[str, Any]]) -> list[str]:
 # What is kept
 
 
-def test_an_access_log_is_kept_by_hour(imports) -> None:  # type: ignore[no-untyped-def]
+def test_an_access_log_is_kept_by_hour(imports: Any) -> None:
     done = imports.log([logged("/a", "10:59:59"), logged("/b", "11:00:00"), logged("/c", "10:00:00"), logged("/x.css")])
     assert (done.lines, done.accepted, done.rejected) == (4, 3, Counter({"not_a_pageview": 1}))
-    assert (done.first_hour, done.last_hour) == (datetime(2015, 5, 17, 10, tzinfo=UTC), datetime(2015, 5, 17, 11, tzinfo=UTC))
+    assert (done.first_hour, done.last_hour) == (
+        datetime(2015, 5, 17, 10, tzinfo=UTC),
+        datetime(2015, 5, 17, 11, tzinfo=UTC),
+    )
     assert [(one["hour"], one["line"], one.get("url")) for one in imports.raw()] == [
         ("2015-05-17T10", 1, "https://shop.example/a"),
         ("2015-05-17T10", 3, "https://shop.example/c"),
@@ -58,7 +63,7 @@ def test_an_access_log_is_kept_by_hour(imports) -> None:  # type: ignore[no-unty
     assert imports.query("select site, time_zone from footfall.sites") == [("shop.example", "UTC")]
 
 
-def test_an_event_is_kept_as_it_was_stated(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_an_event_is_kept_as_it_was_stated(imports: Any, event: Callable[..., Any]) -> None:
     stated = event(
         name="order", props={"k": "v", "n": 2**64}, revenue={"currency": "EUR", "amount": "12.90"}, interactive=False,
         scroll_depth=50.0, engagement_time=1500.0, screen_width=1920.0, language="de", title="Täler", visitor_id="v", user_id="u",
@@ -75,7 +80,7 @@ def test_an_event_is_kept_as_it_was_stated(imports, event) -> None:  # type: ign
     assert name.endswith("-0001.ndjson.zst")
 
 
-def test_good_lines_beside_bad_ones_are_kept(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_good_lines_beside_bad_ones_are_kept(imports: Any, event: Callable[..., Any]) -> None:
     bad: dict[bytes, str] = {
         b"{": "malformed_json",
         b'{"domain": "shop.example", "name": "x", "url": "https://x/", "title": "\xff"}': "invalid_utf8",
@@ -93,24 +98,26 @@ def test_good_lines_beside_bad_ones_are_kept(imports, event) -> None:  # type: i
     assert [one.get("rejected") for one in raw] == [None, *bad.values(), None]
     assert [one["line"] for one in raw] == list(range(1, 11))
     assert [one["url"] for one in (raw[0], raw[-1])] == ["https://shop.example/first", "https://shop.example/last"]
-    assert len(imports.unpacked(raw[0]["object"])) < 5_000, "of a rejected line nothing is kept but reason, time and number"
+    assert len(imports.unpacked(raw[0]["object"])) < 5_000, (
+        "of a rejected line nothing is kept but reason, time and number"
+    )
 
 
-def test_a_10_mb_line_of_a_log_stands_beside_good_ones(imports) -> None:  # type: ignore[no-untyped-def]
+def test_a_10_mb_line_of_a_log_stands_beside_good_ones(imports: Any) -> None:
     done = imports.log([logged("/a"), logged("/" + "x" * 10_000_000), logged("/b")])
     assert (done.accepted, done.rejected) == (2, Counter({"malformed_line": 1}))
     assert [one["line"] for one in imports.raw()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_line_of_the_greatest_length_is_accepted(imports, event, end: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_of_the_greatest_length_is_accepted(imports: Any, event: Callable[..., Any], end: str) -> None:
     longest = json.dumps(event()).ljust(1_000_000)
     done = imports.events((longest + end).encode())
     assert (done.accepted, done.rejected) == (1, Counter())
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_line_one_byte_longer_is_not(imports, event, end: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_one_byte_longer_is_not(imports: Any, event: Callable[..., Any], end: str) -> None:
     done = imports.events([json.dumps(event()), (json.dumps(event()).ljust(1_000_001) + end).rstrip("\n")])
     assert (done.accepted, done.rejected) == (1, Counter({"line_too_long": 1}))
 
@@ -128,7 +135,7 @@ def variants() -> dict[str, bytes]:
     }
 
 
-def test_the_same_lines_are_the_same_events_however_they_are_wrapped(imports) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_lines_are_the_same_events_however_they_are_wrapped(imports: Any) -> None:
     seen = set()
     for name, content in variants().items():
         done = imports.log(content, name=name)
@@ -139,17 +146,17 @@ def test_the_same_lines_are_the_same_events_however_they_are_wrapped(imports) ->
     assert {address for _, _, address in seen} == {"198.51.100.0"}
 
 
-def test_a_bom_does_not_spoil_the_first_event(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_a_bom_does_not_spoil_the_first_event(imports: Any, event: Callable[..., Any]) -> None:
     done = imports.events(b"\xef\xbb\xbf" + json.dumps(event()).encode())
     assert (done.accepted, done.rejected) == (1, Counter())
 
 
-def test_blank_lines_of_ndjson_are_no_lines_and_are_counted_in_numbers(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_blank_lines_of_ndjson_are_no_lines_and_are_counted_in_numbers(imports: Any, event: Callable[..., Any]) -> None:
     assert imports.events(["", event(), " ", "\r", event(name="x")]).lines == 2
     assert [one["line"] for one in imports.raw()] == [2, 5]
 
 
-def test_a_log_without_agents_is_not_all_bots(imports) -> None:  # type: ignore[no-untyped-def]
+def test_a_log_without_agents_is_not_all_bots(imports: Any) -> None:
     imports.log([logged().removesuffix(' "-" "Mozilla"'), logged().replace("Mozilla", "-")])
     assert [one.get("bot") for one in imports.raw()] == [None, True]
 
@@ -166,7 +173,9 @@ def test_a_log_without_agents_is_not_all_bots(imports) -> None:  # type: ignore[
         (["post 12"], ["12"]),
     ],
 )
-def test_a_line_without_a_time_takes_the_hour_of_the_line_before(imports, lines: list[str], wanted: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_without_a_time_takes_the_hour_of_the_line_before(
+    imports: Any, lines: list[str], wanted: list[str]
+) -> None:
     content = []
     for line in lines:
         text = logged(at=f"{line.removeprefix('post ')}:30:00")
@@ -177,30 +186,37 @@ def test_a_line_without_a_time_takes_the_hour_of_the_line_before(imports, lines:
     assert all(one["timestamp"] % 3_600_000 == 0 for one in raw if "rejected" in one)
 
 
-def test_a_rejected_line_of_a_strange_time_takes_the_hour_of_the_line_before(imports) -> None:  # type: ignore[no-untyped-def]
+def test_a_rejected_line_of_a_strange_time_takes_the_hour_of_the_line_before(imports: Any) -> None:
     imports.log([logged(at="10:00:00"), logged("/x.css", day="01/Jan/1999"), logged("/x.css", day="01/Jan/2999")])
     assert hours(imports.raw()) == ["2015-05-17T10"] * 3
 
 
-def test_an_event_without_a_time_is_of_now(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_an_event_without_a_time_is_of_now(imports: Any, event: Callable[..., Any]) -> None:
     imports.events([event(timestamp=None)])
     (raw,) = imports.raw()
     assert (raw["hour"], raw["timestamp"]) == ("2026-11-22T13", from_datetime(NOW))
 
 
-def test_the_first_hour_of_1970_is_an_hour(imports, event, database, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_first_hour_of_1970_is_an_hour(
+    imports: Any, event: Callable[..., Any], database: str, tmp_path: Path
+) -> None:
     start = {"FOOTFALL_HOME": str(tmp_path), "FOOTFALL_START": "1970-01-01", "FOOTFALL_POSTGRES": database}
     with open_stores(from_environment(start)) as stores:
         imports.stores = stores
         imports.events([event(timestamp="1970-01-01T05:00:00Z"), event(timestamp=0)])
-        assert [(one["hour"], one["timestamp"]) for one in imports.raw()] == [("1970-01-01T00", 0), ("1970-01-01T05", 18_000_000)]
+        assert [(one["hour"], one["timestamp"]) for one in imports.raw()] == [
+            ("1970-01-01T00", 0),
+            ("1970-01-01T05", 18_000_000),
+        ]
 
 
 # Sites
 
 
-def test_an_event_of_several_sites_counts_for_each(imports, event) -> None:  # type: ignore[no-untyped-def]
-    done = imports.events([event(domain="b.example, A.example,b.example"), event(domain="a.example,c.example", name="")])
+def test_an_event_of_several_sites_counts_for_each(imports: Any, event: Callable[..., Any]) -> None:
+    done = imports.events(
+        [event(domain="b.example, A.example,b.example"), event(domain="a.example,c.example", name="")]
+    )
     assert (done.lines, done.accepted, done.rejected) == (4, 2, Counter({"missing_name": 2}))
     raw = imports.raw()
     assert [(one["domain"], one["line"], one.get("rejected")) for one in raw] == [
@@ -213,12 +229,12 @@ def test_an_event_of_several_sites_counts_for_each(imports, event) -> None:  # t
     assert list(imports.stores.ledger.time_zones()) == ["a.example", "b.example"], "a rejected line adds no site"
 
 
-def test_a_line_that_names_no_site_is_rejected_once(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_that_names_no_site_is_rejected_once(imports: Any, event: Callable[..., Any]) -> None:
     imports.events([event(), "{"])
     assert imports.raw()[1]["domain"] == "(none)"
 
 
-def test_a_site_that_is_there_keeps_its_zone(imports) -> None:  # type: ignore[no-untyped-def]
+def test_a_site_that_is_there_keeps_its_zone(imports: Any) -> None:
     imports.stores.ledger.add_site("shop.example", "Asia/Kathmandu")
     imports.log([logged()])
     assert imports.stores.ledger.time_zones() == {"shop.example": "Asia/Kathmandu"}
@@ -227,20 +243,20 @@ def test_a_site_that_is_there_keeps_its_zone(imports) -> None:  # type: ignore[n
 # Repeats
 
 
-def test_exact_repeats_in_a_file_are_true_repeats(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_exact_repeats_in_a_file_are_true_repeats(imports: Any, event: Callable[..., Any]) -> None:
     imports.log([logged()] * 3)
     assert len({one["event_id"] for one in imports.raw()}) == 3
     imports.events([event(), event(name="x"), event()], name="events")
     assert len({one["event_id"] for one in imports.raw()}) == 6
 
 
-def test_a_supplied_id_is_kept_also_in_repeats(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_a_supplied_id_is_kept_also_in_repeats(imports: Any, event: Callable[..., Any]) -> None:
     known = "0189f7a5-8d5c-7cc0-a3a5-0123456789ab"
     imports.events([event(event_id=known)] * 2)
     assert [one["event_id"] for one in imports.raw()] == [known] * 2
 
 
-def test_overlapping_files_do_not_count_twice(imports) -> None:  # type: ignore[no-untyped-def]
+def test_overlapping_files_do_not_count_twice(imports: Any) -> None:
     lines = [logged(f"/{n}", f"10:{n:02}:00") for n in range(10)]
     twice = [*lines[:6], lines[5], *lines[6:]]
     imports.log(twice[:8], name="first")
@@ -251,13 +267,15 @@ def test_overlapping_files_do_not_count_twice(imports) -> None:  # type: ignore[
     assert len(imports.raw()) == 8 + 7 + 11
 
 
-def test_a_log_for_another_site_is_another_import(imports) -> None:  # type: ignore[no-untyped-def]
+def test_a_log_for_another_site_is_another_import(imports: Any) -> None:
     assert [imports.log([logged()], site=site).lines for site in ("a.example", "b.example", "a.example")] == [1, 1, 0]
     assert len({one["event_id"] for one in imports.raw()}) == 2
 
 
 @pytest.mark.parametrize("kind", ["log", "events"])
-def test_the_same_content_again_changes_nothing(imports, event, gzipped, kind: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_content_again_changes_nothing(
+    imports: Any, event: Callable[..., Any], gzipped: Callable[[bytes], bytes], kind: str
+) -> None:
     file = imports.file([logged(), "bad", logged()] if kind == "log" else [event(), "bad", event()])
     once = getattr(imports, kind)
     assert once(file).lines == 3
@@ -271,14 +289,18 @@ def test_the_same_content_again_changes_nothing(imports, event, gzipped, kind: s
         assert imports.everything() == before
 
 
-def test_two_imports_of_one_file_at_once_are_one(imports, settings) -> None:  # type: ignore[no-untyped-def]
+def test_two_imports_of_one_file_at_once_are_one(imports: Any, settings: Settings) -> None:
     file = imports.file([logged(f"/{n}", f"{n % 24:02}:00:00") for n in range(500)])
     together, lines = threading.Barrier(3), []
 
     def once() -> None:
         with open_stores(settings) as stores:
             together.wait()
-            lines.append(importer.import_access_log(file, "shop.example", settings, stores.ledger, stores.lake, NOW, no_progress).lines)
+            lines.append(
+                importer.import_access_log(
+                    file, "shop.example", settings, stores.ledger, stores.lake, NOW, no_progress
+                ).lines
+            )
 
     threads = [threading.Thread(target=once) for _ in range(3)]
     for thread in threads:
@@ -296,16 +318,24 @@ def test_two_imports_of_one_file_at_once_are_one(imports, settings) -> None:  # 
 @pytest.mark.parametrize(
     ("moment", "says"),
     [
-        ("2014-12-31T23:59:59.999Z", ["line 3", "2014-12-31T23:59:59", "before FOOTFALL_START (2015-01-01", "FOOTFALL_START=2014-12-31"]),
+        (
+            "2014-12-31T23:59:59.999Z",
+            ["line 3", "2014-12-31T23:59:59", "before FOOTFALL_START (2015-01-01", "FOOTFALL_START=2014-12-31"],
+        ),
         ("1969-07-20T20:17:40Z", ["line 3", "1969-07-20", "FOOTFALL_START=1969-07-20"]),
         ("0001-01-01", ["line 3", "0001-01-01", "FOOTFALL_START=0001-01-01"]),
         (0, ["line 3", "1970-01-01", "FOOTFALL_START=1970-01-01"]),
-        ("2026-11-22T13:31:00.001Z", ["line 3", "2026-11-22T13:31:00", "in the future", "2026-11-22T13:30:00", "FOOTFALL_START"]),
+        (
+            "2026-11-22T13:31:00.001Z",
+            ["line 3", "2026-11-22T13:31:00", "in the future", "2026-11-22T13:30:00", "FOOTFALL_START"],
+        ),
         ("9999-12-31T23:59:59.999Z", ["line 3", "9999-12-31", "in the future"]),
         (253_402_300_799_999, ["line 3", "9999-12-31T23:59:59.999", "in the future"]),
     ],
 )
-def test_one_event_of_a_wrong_time_refuses_the_whole_file(imports, event, monkeypatch, moment: object, says: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_one_event_of_a_wrong_time_refuses_the_whole_file(
+    imports: Any, event: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, moment: object, says: list[str]
+) -> None:
     monkeypatch.setattr(importer, "BUFFERED_BYTES", 1)  # so that objects are written before the bad line comes
     file = imports.file([event(), event(), event(timestamp=moment), event()])
     with pytest.raises(ImportRefused) as refused:
@@ -314,18 +344,20 @@ def test_one_event_of_a_wrong_time_refuses_the_whole_file(imports, event, monkey
     assert imports.nothing_imported()
 
 
-def test_the_bounds_of_time_are_exact(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_the_bounds_of_time_are_exact(imports: Any, event: Callable[..., Any]) -> None:
     assert imports.events([event(timestamp="2015-01-01"), event(timestamp="2026-11-22T13:31:00Z")]).accepted == 2
     assert hours(imports.raw()) == ["2015-01-01T00", "2026-11-22T13"]
 
 
-def test_an_old_log_refuses_the_whole_file(imports) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ImportRefused, match=r"line 2 of .* is of 1999-05-17T10:05:03.*set FOOTFALL_START=1999-05-17 or earlier"):
+def test_an_old_log_refuses_the_whole_file(imports: Any) -> None:
+    with pytest.raises(
+        ImportRefused, match=r"line 2 of .* is of 1999-05-17T10:05:03.*set FOOTFALL_START=1999-05-17 or earlier"
+    ):
         imports.log([logged(), logged(day="17/May/1999")])
     assert imports.nothing_imported()
 
 
-def test_a_refused_file_can_be_imported_when_it_is_mended(imports, event) -> None:  # type: ignore[no-untyped-def]
+def test_a_refused_file_can_be_imported_when_it_is_mended(imports: Any, event: Callable[..., Any]) -> None:
     with pytest.raises(ImportRefused):
         imports.events([event(), event(timestamp=0)])
     assert imports.events([event()]).lines == 1
@@ -350,7 +382,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("kind", ["log", "events"])
 @pytest.mark.parametrize(("content", "says"), DAMAGED.values(), ids=DAMAGED)
-def test_a_file_that_cannot_be_imported_says_why(imports, kind: str, content: bytes, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_cannot_be_imported_says_why(imports: Any, kind: str, content: bytes, says: str) -> None:
     file = imports.file(content)
     with pytest.raises(ImportRefused) as refused:
         getattr(imports, kind)(file)
@@ -361,9 +393,10 @@ def test_a_file_that_cannot_be_imported_says_why(imports, kind: str, content: by
 
 
 @pytest.mark.parametrize(
-    ("path", "says"), [("missing", "No such file or directory"), (".", "Is a directory"), ("x" * 300, "File name too long")]
+    ("path", "says"),
+    [("missing", "No such file or directory"), (".", "Is a directory"), ("x" * 300, "File name too long")],
 )
-def test_a_path_that_is_no_file_says_why(imports, path: str, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_path_that_is_no_file_says_why(imports: Any, path: str, says: str) -> None:
     with pytest.raises(ImportRefused, match=f"cannot be read: {says}; nothing was imported"):
         imports.log(imports.folder / path)
     assert imports.nothing_imported()
@@ -372,7 +405,14 @@ def test_a_path_that_is_no_file_says_why(imports, path: str, says: str) -> None:
 # Large files
 
 
-def test_a_file_larger_than_the_buffer_becomes_several_objects_of_the_same_events(imports, event, monkeypatch, new_database, migrated, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_larger_than_the_buffer_becomes_several_objects_of_the_same_events(
+    imports: Any,
+    event: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    new_database: Callable[..., str],
+    migrated: str,
+    tmp_path: Path,
+) -> None:
     content = [event(url=f"https://shop.example/{n}", timestamp=f"2015-05-17T{n % 3:02}:00:00Z") for n in range(300)]
     monkeypatch.setattr(importer, "BUFFERED_BYTES", 4_000)
     assert imports.events(content).lines == 300
@@ -380,7 +420,9 @@ def test_a_file_larger_than_the_buffer_becomes_several_objects_of_the_same_event
     assert sorted(one["line"] for one in raw) == list(range(1, 301))
     for hour in ("2015-05-17T00", "2015-05-17T01", "2015-05-17T02"):
         mine = [one for one in raw if one["hour"] == hour]
-        assert [one["line"] for one in mine] == sorted(one["line"] for one in mine), "objects and lines are in the file's order"
+        assert [one["line"] for one in mine] == sorted(one["line"] for one in mine), (
+            "objects and lines are in the file's order"
+        )
         assert [one["line"] % 3 for one in mine] == [(int(hour[-2:]) + 1) % 3] * 100
         names = list(dict.fromkeys(one["object"] for one in mine))
         assert len(names) > 5
@@ -389,23 +431,25 @@ def test_a_file_larger_than_the_buffer_becomes_several_objects_of_the_same_event
     for name, lines, size, digest in listed:
         packed = imports.stores.lake.get(name)
         assert (lines, size) == (imports.unpacked(name).count(b"\n"), len(packed))
-        assert digest == importer_digest(packed)
+        assert digest == hashlib.blake2b(packed, digest_size=16).hexdigest()
 
 
-def importer_digest(packed: bytes) -> str:
-    import hashlib
-
-    return hashlib.blake2b(packed, digest_size=16).hexdigest()
-
-
-def test_progress_grows_to_the_whole_file(imports, settings, monkeypatch, gzipped) -> None:  # type: ignore[no-untyped-def]
+def test_progress_grows_to_the_whole_file(
+    imports: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch, gzipped: Callable[[bytes], bytes]
+) -> None:
     monkeypatch.setattr("ingestion.files.LINES_A_REPORT", 100)
     noise = random.Random(5)
     content = "\n".join(logged(f"/{noise.random()}") for _ in range(10_000)).encode()
     for file in (imports.file(content), imports.file(gzipped(content + b"\n"), "packed")):
         seen: list[tuple[int, int]] = []
         importer.import_access_log(
-            file, "shop.example", settings, imports.stores.ledger, imports.stores.lake, NOW, lambda done, total: seen.append((done, total))
+            file,
+            "shop.example",
+            settings,
+            imports.stores.ledger,
+            imports.stores.lake,
+            NOW,
+            lambda done, total: seen.append((done, total)),
         )
         assert len(seen) == 101
         assert seen == sorted(seen)
@@ -429,8 +473,12 @@ with open_stores(settings) as stores:
 """
 
 
-def test_a_killed_import_leaves_nothing_to_see_and_the_next_one_is_whole(imports, event, settings, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    content = [event(url=f"https://shop.example/{n % 70}", timestamp=f"2015-05-17T{n % 2:02}:00:00Z") for n in range(1_000)]
+def test_a_killed_import_leaves_nothing_to_see_and_the_next_one_is_whole(
+    imports: Any, event: Callable[..., Any], settings: Settings
+) -> None:
+    content = [
+        event(url=f"https://shop.example/{n % 70}", timestamp=f"2015-05-17T{n % 2:02}:00:00Z") for n in range(1_000)
+    ]
     file = imports.file(content)
     environment = os.environ | {
         "FOOTFALL_HOME": str(settings.home), "FOOTFALL_START": "2015-01-01", "FOOTFALL_POSTGRES": settings.postgres
@@ -448,7 +496,9 @@ def test_a_killed_import_leaves_nothing_to_see_and_the_next_one_is_whole(imports
     assert imports.stores.ledger.listed_objects() == set(), "what it wrote is invisible"
 
     assert imports.events(file).lines == 1_000
-    assert Counter(one["url"] for one in imports.raw()) == Counter(f"https://shop.example/{n % 70}" for n in range(1_000))
+    assert Counter(one["url"] for one in imports.raw()) == Counter(
+        f"https://shop.example/{n % 70}" for n in range(1_000)
+    )
     assert sorted(one["line"] for one in imports.raw()) == list(range(1, 1_001))
     assert len({one["event_id"] for one in imports.raw()}) == 1_000
     salts = {one["visitor_hash"] for one in imports.raw()}
@@ -456,7 +506,9 @@ def test_a_killed_import_leaves_nothing_to_see_and_the_next_one_is_whole(imports
     assert imports.events(file).lines == 0
 
 
-def test_an_interrupted_import_removes_what_it_wrote(imports, event, settings, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_an_interrupted_import_removes_what_it_wrote(
+    imports: Any, event: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importer, "BUFFERED_BYTES", 1_000)
     monkeypatch.setattr("ingestion.files.LINES_A_REPORT", 50)
     written = []
@@ -473,7 +525,9 @@ def test_an_interrupted_import_removes_what_it_wrote(imports, event, settings, m
     assert imports.events(file).lines == 100, "and gave up its lock"
 
 
-def test_ctrl_c_right_after_the_commit_removes_nothing_that_is_listed(imports, event, settings) -> None:  # type: ignore[no-untyped-def]
+def test_ctrl_c_right_after_the_commit_removes_nothing_that_is_listed(
+    imports: Any, event: Callable[..., Any], settings: Settings
+) -> None:
     class Interrupted(Ledger):
         def list_import(self, *arguments: Any) -> None:
             super().list_import(*arguments)
@@ -486,7 +540,9 @@ def test_ctrl_c_right_after_the_commit_removes_nothing_that_is_listed(imports, e
     assert imports.events(file).lines == 0
 
 
-def test_a_ledger_that_is_lost_in_the_middle_leaves_nothing_to_see(imports, event, settings, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_ledger_that_is_lost_in_the_middle_leaves_nothing_to_see(
+    imports: Any, event: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ingestion.files.LINES_A_REPORT", 50)
     file = imports.file([event(name=str(n)) for n in range(100)])
 
@@ -495,7 +551,7 @@ def test_a_ledger_that_is_lost_in_the_middle_leaves_nothing_to_see(imports, even
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         )
 
-    with Ledger(settings.postgres) as ledger, pytest.raises(Exception, match="terminating connection|connection"):
+    with Ledger(settings.postgres) as ledger, pytest.raises(Exception, match="connection"):
         import_events(file, settings, ledger, imports.stores.lake, NOW, lose)
     with open_stores(settings) as stores:
         assert stores.ledger.listed_objects() == set()
@@ -504,7 +560,9 @@ def test_a_ledger_that_is_lost_in_the_middle_leaves_nothing_to_see(imports, even
         assert len(imports.raw()) == 100
 
 
-def test_a_lake_that_is_full_of_something_else_refuses_and_lists_nothing(imports, event, settings) -> None:  # type: ignore[no-untyped-def]
+def test_a_lake_that_is_full_of_something_else_refuses_and_lists_nothing(
+    imports: Any, event: Callable[..., Any], settings: Settings
+) -> None:
     (settings.home / "lake" / "raw").write_text("in the way")
     with pytest.raises(LakeFailed, match=r"could not write raw/hour=2015-05-17T10/import-.* to file://"):
         imports.events([event()])
@@ -520,7 +578,7 @@ from datetime import datetime, UTC
 from pathlib import Path
 from ingestion.files import ImportRefused, no_progress
 from ingestion.importer import import_access_log
-from ingestion.lake import Lake, LakeFailed
+from ingestion.lake import LakeFailed
 from ingestion.postgres import PostgresFailed
 from ingestion.settings import from_environment
 from ingestion.stores import open_stores
@@ -563,20 +621,24 @@ def test_a_home_without_write_permission_says_so(open_folder: Path, as_nobody: C
 
 # What holds for any lines
 
-WORDS = st.text(max_size=12) | st.sampled_from(["a" * 2_001, "é" * 2_000, "\0", "\0" * 3, "x\0", "", " ", "\u2028", '"\\', "https://x.example/\0"])
+WORDS = st.text(max_size=12) | st.sampled_from(
+    ["a" * 2_001, "é" * 2_000, "\0", "\0" * 3, "x\0", "", " ", "\u2028", '"\\', "https://x.example/\0"]
+)
 ODD = st.fixed_dictionaries(
     {"domain": st.sampled_from(["shop.example", "a.example,B.example"]), "name": st.sampled_from(["pageview", "engagement"]) | WORDS, "url": st.sampled_from(["https://shop.example/", "https://x/" + "é" * 990]) | WORDS, "timestamp": st.sampled_from([1_431_857_103_000, "2015-05-17T10:05:03.250+05:45"])},
     optional={"referrer": WORDS, "title": WORDS, "visitor_id": WORDS, "user_id": WORDS, "user_agent": WORDS, "ip": WORDS | st.ip_addresses().map(str), "country": WORDS, "props": st.dictionaries(WORDS, WORDS | st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=3), "revenue": st.just({"currency": "EUR", "amount": 0.1}) | st.just({"currency": "EUR\n", "amount": "1"}), "scroll_depth": st.floats(-1, 101), "event_id": st.uuids().map(str)},
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@tries(max_examples=40)
 @given(st.lists(ODD, min_size=1, max_size=8))
-def test_what_an_import_accepts_is_accepted_when_it_is_read_again(imports, lines: list[dict[str, Any]]) -> None:  # type: ignore[no-untyped-def]
+def test_what_an_import_accepts_is_accepted_when_it_is_read_again(imports: Any, lines: list[dict[str, Any]]) -> None:
     name = f"file {time.monotonic_ns()}"
     known = {one["object"] for one in imports.raw()}
     try:
-        done = imports.events([*lines, name, json.dumps({"domain": "x", "name": "", "timestamp": 1_431_857_103_000})], name=name)
+        done = imports.events(
+            [*lines, name, json.dumps({"domain": "x", "name": "", "timestamp": 1_431_857_103_000})], name=name
+        )
     finally:
         (imports.folder / name).unlink()
     kept = [json.loads(text) for item in new_objects(imports, known) for text in imports.unpacked(item).splitlines()]
@@ -591,7 +653,3 @@ def test_what_an_import_accepts_is_accepted_when_it_is_read_again(imports, lines
 
 def new_objects(imports: Any, known: set[str]) -> list[str]:
     return [name for (name,) in imports.query("select name from footfall.raw_objects") if name not in known]
-
-
-def test_unread_lakes_are_not_needed(tmp_path: Path) -> None:
-    assert list(Lake((tmp_path / "lake").as_uri()).names()) == []

@@ -22,7 +22,9 @@ ROWS = st.lists(
             "site": st.sampled_from("ab"),
             "date": st.sampled_from(DAYS),
             "event_id": st.sampled_from("xyz"),
-            "object": st.sampled_from(["raw/hour=2026-11-22T09/a", "raw/hour=2026-11-22T10/B", "raw/hour=2026-11-22T10/a"]),
+            "object": st.sampled_from(
+                ["raw/hour=2026-11-22T09/a", "raw/hour=2026-11-22T10/B", "raw/hour=2026-11-22T10/a"]
+            ),
             "position": st.integers(1, 12),
         }
     ),
@@ -79,7 +81,9 @@ def test_by_bucket_reads_every_object_once(groups: list[list[PartitionObject]], 
 def test_a_site_is_in_one_bucket_whatever_their_numbers(first: int, second: int) -> None:
     for site_hash in range(200):
         mine = {f"{site_hash % first} of {first}", f"{site_hash % second} of {second}"}
-        buckets = [{o.object.name for group in bucket for o in group} for bucket in by_bucket(all_of(first), all_of(second))]
+        buckets = [
+            {o.object.name for group in bucket for o in group} for bucket in by_bucket(all_of(first), all_of(second))
+        ]
         assert sum(bool(mine & names) for names in buckets) == 1
 
 

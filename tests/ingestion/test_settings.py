@@ -24,7 +24,7 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_value_is_the_default() -> None:
-    names = "HOME START POSTGRES LAKE BUCKETS CHUNK_ROWS CHUNK_HOURS CHUNK_DATES".split()
+    names = ["HOME", "START", "POSTGRES", "LAKE", "BUCKETS", "CHUNK_ROWS", "CHUNK_HOURS", "CHUNK_DATES"]
     assert from_environment({f"FOOTFALL_{name}": "" for name in names}) == from_environment({})
 
 
@@ -79,7 +79,9 @@ def test_a_wrong_value_is_named_with_the_way_out(name: str, value: str, way_out:
     assert way_out in str(problem.value)
 
 
-@pytest.mark.parametrize("url", ["mysql://root:secret@h/d", "secret", "POSTGRESQL://u:secret@h/d", "host=h password=secret"])
+@pytest.mark.parametrize(
+    "url", ["mysql://root:secret@h/d", "secret", "POSTGRESQL://u:secret@h/d", "host=h password=secret"]
+)
 def test_a_wrong_server_is_named_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError, match=r"FOOTFALL_POSTGRES must begin with postgresql://") as problem:
         from_environment({"FOOTFALL_POSTGRES": url})

@@ -97,7 +97,14 @@ def test_a_line_that_cannot_be_read_names_no_site(line: bytes, reason: Reason) -
 
 
 FIELDS = st.sampled_from(["domain", "d", "name", "n", "url", "timestamp", "props", "revenue", "visitor_id", "x"])
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dictionaries(st.text(), st.integers(), max_size=2)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.dictionaries(st.text(), st.integers(), max_size=2)
+)
 
 
 @given(st.dictionaries(FIELDS, VALUES, max_size=4), st.binary(max_size=50))
