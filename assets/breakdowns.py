@@ -29,7 +29,7 @@ from ingestion.stores import Stores
     owners=["team:footfall"],
     kinds={"polars", "postgres"},
 )
-def breakdowns(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
+def breakdowns(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Metrics per site and date, and per dimension (page, source, country, browser, …) and value. Events count on their own
     date under their visit's value, visits on the date on which they began."""
     return replace_partitions(context, stores, make_breakdowns)

@@ -38,7 +38,7 @@ class RawObjectsGone(Exception):
     kinds={"polars", "parquet"},
     check_specs=[RECEIVED],
 )
-def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
+def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Typed, validated and enriched events by arrival hour, in the lake; lines that are none become rejections with a
     reason. Reads the raw objects that the ledger lists, and refuses an hour whose raw objects are gone or changed."""
     return replace_partitions(context, stores, make_events, check=received_is_accepted_plus_rejected)

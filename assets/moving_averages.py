@@ -29,7 +29,7 @@ SPARK = " ▁▂▃▄▅▆▇█"
     owners=["team:footfall"],
     kinds={"polars", "postgres"},
 )
-def moving_averages(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
+def moving_averages(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Moving averages over 3, 24 and 168 hours of pageviews, events and visitors per site, from the site's first hour with
     traffic until 168 hours after its last. Hours without events count zero."""
     result = replace_partitions(context, stores, make_moving_averages)

@@ -61,7 +61,7 @@ def replace_partitions(
     *,
     metadata: Mapping[str, dg.MetadataValue] | None = None,
     check: Callable[[Stores, Sequence[str]], Sequence[dg.AssetCheckResult]] | None = None,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Replaces the partitions of a Dagster run with what `make` makes of them."""
     asset = context.asset_key.path[-1]
     code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""

@@ -27,7 +27,7 @@ COLUMNS = ("site", "timestamp", "name", "visitor_id", "bot")
     owners=["team:footfall"],
     kinds={"polars", "postgres"},
 )
-def traffic(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
+def traffic(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Pageviews, events and distinct visitors per site and event hour, late events included, bots and duplicates not."""
     return replace_partitions(context, stores, make_traffic)
 

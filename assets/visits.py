@@ -36,7 +36,7 @@ ACCOUNTS = pl.Schema({
     kinds={"polars", "parquet"},
     check_specs=[ACCEPTED],
 )
-def visits(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult[None]:
+def visits(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row a visit, by the date of the site on which it began: a run of a visitor's events with no pause of more than 30
     minutes, also across midnight. Counts what became of every accepted event: counted, bot, or duplicate."""
     result = replace_partitions(context, stores, make_visits, check=accepted_is_counted_plus_bots_plus_duplicates)
@@ -106,7 +106,11 @@ def _sample(stores: Stores, days: Sequence[str]) -> dg.MetadataValue:
             "site",
             "began",
             seconds=pl.col("duration_ms") / 1000,
-            *("pageviews", "events", "source", "country", "browser"),
+            pageviews="pageviews",
+            events="events",
+            source="source",
+            country="country",
+            browser="browser",
         )
         if objects
         else pl.DataFrame(schema={"site": pl.String})

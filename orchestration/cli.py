@@ -25,7 +25,15 @@ from ingestion.stores import Stores, open_stores
 from ingestion.sweep import sweep_unlisted
 from orchestration.progress import progress_bar
 
-SPOKEN: tuple[type[Exception], ...] = (ImportRefused, LakeFailed, LedgerUnreachable, PostgresFailed, SettingsError, SiteExists, UnknownTimeZone)
+SPOKEN: tuple[type[Exception], ...] = (
+    ImportRefused,
+    LakeFailed,
+    LedgerUnreachable,
+    PostgresFailed,
+    SettingsError,
+    SiteExists,
+    UnknownTimeZone,
+)
 """Errors whose message is for the person at the keyboard."""
 
 

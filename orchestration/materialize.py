@@ -78,7 +78,9 @@ def chunks(asset: str, partitions: Sequence[str], hours: int, dates: int) -> Ite
     moment = hour_of if asset in HOURLY else date.fromisoformat
     first = last = ""
     for partition in partitions:
-        if first and (moment(partition) - moment(first) >= most * step or moment(partition) - moment(last) > BRIDGED * step):  # type: ignore[operator]
+        if first and (
+            moment(partition) - moment(first) >= most * step or moment(partition) - moment(last) > BRIDGED * step
+        ):  # type: ignore[operator]
             yield first, last
             first = ""
         first, last = first or partition, partition

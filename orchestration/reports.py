@@ -72,9 +72,7 @@ def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.R
     with stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
         stores.ledger.begin_build(dates)
-        yield from dbt.cli(
-            ["build"], context=context, target_path=PROJECT.target_path
-        ).stream()
+        yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
         made_from = inputs("reports", state, datetime.now(UTC))
         outcomes = [Outcome(day, made_from.get(day, {}), content="", rows=0, bytes=0) for day in dates]
         with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
@@ -85,4 +83,6 @@ def _refuse_a_part(context: dg.AssetExecutionContext) -> None:
     """Report tables switch together, when all of their tests passed: none can be built without the others."""
     every = context.assets_def
     if context.selected_asset_keys != every.keys or context.selected_asset_check_keys != every.check_keys:
-        raise dg.Failure("report tables are built, tested and published together: select all assets of dbt, with their checks")
+        raise dg.Failure(
+            "report tables are built, tested and published together: select all assets of dbt, with their checks"
+        )

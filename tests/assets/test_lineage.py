@@ -20,7 +20,9 @@ def state(touched=(), raw=(), **contents: dict[str, str]) -> State:
         for asset, partitions in contents.items()
         for partition, content in partitions.items()
     }
-    return replace(EMPTY, published=published, touched=[Touch(*touch) for touch in touched], raw=dict.fromkeys(raw, "x"))
+    return replace(
+        EMPTY, published=published, touched=[Touch(*touch) for touch in touched], raw=dict.fromkeys(raw, "x")
+    )
 
 
 def settled(ledger: State) -> State:
@@ -105,7 +107,9 @@ def test_other_rows_make_all_that_read_them_stale_and_nothing_else():
 
 def test_a_partition_that_lost_its_inputs_is_stale_so_that_it_becomes_empty():
     ledger = settled(state(traffic={"2026-11-20T10": "x"}))
-    gone = replace(ledger, published={**ledger.published, ("traffic", "2026-11-20T10"): Published(1, "1", {"events": "e"}, "x")})
+    gone = replace(
+        ledger, published={**ledger.published, ("traffic", "2026-11-20T10"): Published(1, "1", {"events": "e"}, "x")}
+    )
     assert stale("traffic", gone, NOW) == ["2026-11-20T10"]
 
 

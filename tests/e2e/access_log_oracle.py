@@ -147,9 +147,19 @@ def device(parsed: ua_parser.Result) -> str:
         return "Tablet"
     if system in ("iOS", "Android", "Windows Phone", "BlackBerry OS", "Symbian OS", "KaiOS", "Firefox OS", "Tizen"):
         return "Mobile"
-    desktops = ("Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD", "Solaris")
+    desktops = (
+        "Mac OS X",
+        "Linux",
+        "Ubuntu",
+        "Fedora",
+        "Debian",
+        "Chrome OS",
+        "FreeBSD",
+        "OpenBSD",
+        "NetBSD",
+        "Solaris",
+    )
     return "Desktop" if system in desktops or system.startswith("Windows") else "Other"
-
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ LOG = Path(__file__).parents[3] / "shared" / "data" / "apache_logs"
 SITE = "semicomplete.com"
 DATES = ["2015-05-17", "2015-05-18", "2015-05-19", "2015-05-20"]
 
-pytestmark = pytest.mark.skipif(not LOG.exists() and not os.environ.get("CI"), reason="the log is not part of the project")
+pytestmark = pytest.mark.skipif(
+    not LOG.exists() and not os.environ.get("CI"), reason="the log is not part of the project"
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,9 @@ def test_the_accounts_balance(logged):
 
 
 def test_a_second_import_changes_nothing_and_nothing_is_stale(logged):
-    again = import_access_log(LOG, SITE, logged.stores.settings, logged.stores.ledger, logged.stores.lake, NOW, no_progress)
+    again = import_access_log(
+        LOG, SITE, logged.stores.settings, logged.stores.ledger, logged.stores.lake, NOW, no_progress
+    )
     assert again.lines == 0
     assert set(logged.materialize().values()) == {0}
 

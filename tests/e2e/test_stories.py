@@ -35,7 +35,11 @@ def imported(it: Home, sample: Path) -> dict:
 
 
 def wrong(it: Home, truth: dict) -> list[str]:
-    return [line for site, wanted in truth.items() for line in differences(wanted, it.report(site, wanted["from"], wanted["to"]))]
+    return [
+        line
+        for site, wanted in truth.items()
+        for line in differences(wanted, it.report(site, wanted["from"], wanted["to"]))
+    ]
 
 
 def test_an_hour_whose_raw_objects_are_gone_or_changed_is_refused_and_nothing_changes(home, tmp_path):
@@ -60,7 +64,14 @@ def test_an_hour_whose_raw_objects_are_gone_or_changed_is_refused_and_nothing_ch
 def run_until(line: str, path: Path, start: str) -> None:
     """`footfall materialize` in a process of its own, killed as soon as it says that a stage is done."""
     environment = {**os.environ, "FOOTFALL_HOME": str(path), "FOOTFALL_START": start}
-    process = subprocess.Popen([FOOTFALL, "materialize"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [FOOTFALL, "materialize"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stderr
     for said in process.stderr:
         if line in said:
@@ -81,7 +92,9 @@ def everything_is_stale(it: Home) -> None:
     "stages",
     [
         pytest.param(["traffic", "breakdowns"], id="twice"),
-        pytest.param(["events", "traffic", "moving_averages", "visits", "breakdowns"], id="at each stage", marks=pytest.mark.slow),
+        pytest.param(
+            ["events", "traffic", "moving_averages", "visits", "breakdowns"], id="at each stage", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_rerun_after_kill_9_gives_the_right_report(home, tmp_path, stages):
@@ -103,7 +116,9 @@ def test_what_a_killed_run_left_in_the_lake_is_invisible_and_swept_after_a_day(h
         now = datetime.now(UTC)
         assert sweep_unlisted(it.stores.ledger, it.stores.lake, now + timedelta(hours=23)) == 0
         assert sweep_unlisted(it.stores.ledger, it.stores.lake, now + timedelta(hours=25)) == 1
-        assert {name for name, _ in it.stores.lake.names()} == there - {"events/date=2026-03-28/bucket=00/hour=2026-03-28T10-999.parquet"}
+        assert {name for name, _ in it.stores.lake.names()} == there - {
+            "events/date=2026-03-28/bucket=00/hour=2026-03-28T10-999.parquet"
+        }
 
 
 def test_a_home_opens_again_with_all_that_it_held(tmp_path):

@@ -13,7 +13,12 @@ from click.testing import CliRunner
 from orchestration.cli import footfall
 
 LINE = '10.0.0.1 - - [17/May/2026:10:05:03 +0000] "GET / HTTP/1.1" 200 1 "-" "Mozilla/5.0"\n'
-EVENT = {"domain": "shop.example", "name": "pageview", "url": "https://shop.example/", "timestamp": "2026-05-17T10:05:03Z"}
+EVENT = {
+    "domain": "shop.example",
+    "name": "pageview",
+    "url": "https://shop.example/",
+    "timestamp": "2026-05-17T10:05:03Z",
+}
 
 
 @pytest.fixture
@@ -66,7 +71,13 @@ def test_a_file_that_is_not_there_or_a_directory(run, tmp_path, kind):
 
 
 def test_good_lines_beside_bad_ones_are_kept(run, file):
-    lines = [json.dumps(EVENT), "{", json.dumps({**EVENT, "url": None}), json.dumps({**EVENT, "title": "a\0b"}), "[" * 3_000]
+    lines = [
+        json.dumps(EVENT),
+        "{",
+        json.dumps({**EVENT, "url": None}),
+        json.dumps({**EVENT, "title": "a\0b"}),
+        "[" * 3_000,
+    ]
     code, output = run("import", "events", file("\n".join(lines)))
     assert code == 0
     assert "5 lines received, 2 accepted, 3 rejected" in output
@@ -97,8 +108,14 @@ def test_bad_arguments_name_the_value(run, arguments, said):
 
 
 def test_a_site_that_is_there_in_another_zone(run):
-    assert run("sites", "add", "Shop.Example", "--timezone", "Europe/Berlin") == (0, "shop.example added, in Europe/Berlin\n")
-    assert run("sites", "add", "shop.example", "--timezone", "Europe/Berlin")[1] == "shop.example is there already, in Europe/Berlin\n"
+    assert run("sites", "add", "Shop.Example", "--timezone", "Europe/Berlin") == (
+        0,
+        "shop.example added, in Europe/Berlin\n",
+    )
+    assert (
+        run("sites", "add", "shop.example", "--timezone", "Europe/Berlin")[1]
+        == "shop.example is there already, in Europe/Berlin\n"
+    )
     code, output = run("sites", "add", "shop.example")
     assert code == 1 and "is there already, in Europe/Berlin" in output
     assert run("sites", "list")[1] == "shop.example\tEurope/Berlin\n"
@@ -129,7 +146,9 @@ def test_a_home_that_is_not_writable(run, monkeypatch, tmp_path):
 
 def test_down_stops_what_a_killed_command_left(run, tmp_path):
     script = "import time; from pathlib import Path; from ingestion.postgres import running_postgres\nwith running_postgres(Path({!r})):\n    print('up', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", script.format(str(tmp_path / "home"))], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script.format(str(tmp_path / "home"))], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout and process.stdout.readline() == "up\n"
     process.kill()
     process.wait()
@@ -144,7 +163,9 @@ def test_simulate_is_deterministic(run, tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-@pytest.mark.parametrize("command", [[], ["import"], ["import", "events"], ["materialize"], ["report"], ["sites"], ["down"]])
+@pytest.mark.parametrize(
+    "command", [[], ["import"], ["import", "events"], ["materialize"], ["report"], ["sites"], ["down"]]
+)
 def test_every_command_has_help(run, command):
     code, output = run(*command, "--help")
     assert code == 0 and "Usage:" in output and len(output.splitlines()) > 4

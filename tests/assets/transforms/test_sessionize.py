@@ -43,7 +43,9 @@ def visits_of_days(lake: pl.DataFrame, days: list[date]) -> pl.DataFrame:
 
 def breakdowns_of(lake: pl.DataFrame, first: date, last: date) -> pl.DataFrame:
     span = [first + timedelta(days=step) for step in range((last - first).days + 1)]
-    days = visit_days(visits_of_days(lake, [first - timedelta(days=1), *span])).filter(pl.col("date").is_between(first, last))
+    days = visit_days(visits_of_days(lake, [first - timedelta(days=1), *span])).filter(
+        pl.col("date").is_between(first, last)
+    )
     return breakdowns(days, pl.concat(actions(events_of(lake, day), day, first, last) for day in span))
 
 
@@ -72,7 +74,18 @@ def true_visits(events: list[Event], day: date) -> list[tuple[object, ...]]:
 
 
 def our_visits(lake: pl.DataFrame, day: date) -> list[tuple[object, ...]]:
-    columns = ("began", "duration_ms", "bounce", "pageviews", "events", "next_pageviews", "next_events", "entry_page", "exit_page", "source")
+    columns = (
+        "began",
+        "duration_ms",
+        "bounce",
+        "pageviews",
+        "events",
+        "next_pageviews",
+        "next_events",
+        "entry_page",
+        "exit_page",
+        "source",
+    )
     return sorted(visits_of(events_of(lake, day), day).select(columns).iter_rows())
 
 
@@ -92,7 +105,14 @@ def histories(draw: st.DrawFn) -> list[Event]:
             steps, pause = draw(
                 st.sampled_from(
                     [(1, 0), (1, 1), (1, 30 * SECOND), (1, 20 * MINUTE), (1, 30 * MINUTE - 1), (1, 30 * MINUTE)]
-                    + [(1, 30 * MINUTE + 1), (1, 31 * MINUTE), (1, 5 * HOUR), (1, 14 * HOUR), (55, 29 * MINUTE), (49, 30 * MINUTE)]
+                    + [
+                        (1, 30 * MINUTE + 1),
+                        (1, 31 * MINUTE),
+                        (1, 5 * HOUR),
+                        (1, 14 * HOUR),
+                        (55, 29 * MINUTE),
+                        (49, 30 * MINUTE),
+                    ]
                 )
             )
             for _ in range(steps):
@@ -117,7 +137,11 @@ def histories(draw: st.DrawFn) -> list[Event]:
 
 
 QUICK = settings(
-    max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 
 @QUICK
@@ -165,7 +189,13 @@ def test_hours_are_those_of_the_naive_oracle(events):
     counted = mark_copies(lake).filter(~pl.col("is_copy") & ~pl.col("bot"))
     hours = {row["hour"]: row for row in truth.report(SITE, events[0].timezone, events, [], DAYS[0], DAYS[-1])["hours"]}
     ours = {f"{row['hour']:%Y-%m-%dT%H}": row for row in traffic(counted).iter_rows(named=True)}
-    begun = {f"{row['hour']:%Y-%m-%dT%H}": row["visits"] for row in visit_hours(visits_of_days(lake, AROUND)).group_by("hour").agg(pl.col("visits").sum()).iter_rows(named=True)}
+    begun = {
+        f"{row['hour']:%Y-%m-%dT%H}": row["visits"]
+        for row in visit_hours(visits_of_days(lake, AROUND))
+        .group_by("hour")
+        .agg(pl.col("visits").sum())
+        .iter_rows(named=True)
+    }
     for hour, row in hours.items():
         mine = ours.get(hour, {"pageviews": 0, "events": 0, "visitors": 0})
         assert {name: mine[name] for name in ("pageviews", "events", "visitors")} == {

@@ -28,7 +28,9 @@ def test_every_hour_has_the_mean_of_the_last_elements_since_the_first(sites, beg
     first_hours = pl.DataFrame(
         [(site, START + timedelta(hours=min(found))) for site, found in sites.items()], schema=FIRST_HOURS, orient="row"
     )
-    ours = {(row["site"], row["hour"]): row for row in moving_averages(traffic, first_hours, hours).iter_rows(named=True)}
+    ours = {
+        (row["site"], row["hour"]): row for row in moving_averages(traffic, first_hours, hours).iter_rows(named=True)
+    }
 
     wanted = {}
     for site, found in sites.items():
