@@ -68,11 +68,11 @@ def replace_partitions(
     partitions = sorted(context.partition_keys)
     started = time.monotonic()
     work = Work(stores, stores.ledger.state(), stores.ledger.next_version())
-    made_from = inputs(asset, work.state, datetime.now(UTC))
+    made_from = inputs(asset, work.state, datetime.now(UTC), also=partitions)
     context.log.info(f"{asset} {_span(partitions)}: started, version {work.version}")
     rows = size = 0
     for batch in _batches(make(work, partitions)):
-        outcomes = [_outcome(made, made_from.get(made.partition, {})) for made in batch]
+        outcomes = [_outcome(made, made_from[made.partition]) for made in batch]
         rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
         with stores.ledger.replacing(asset, work.version, code_version) as replacement:
             replacement.publish(outcomes)

@@ -73,8 +73,8 @@ def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.R
         state, version = stores.ledger.state(), stores.ledger.next_version()
         stores.ledger.begin_build(dates)
         yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
-        made_from = inputs("reports", state, datetime.now(UTC))
-        outcomes = [Outcome(day, made_from.get(day, {}), content="", rows=0, bytes=0) for day in dates]
+        made_from = inputs("reports", state, datetime.now(UTC), also=dates)
+        outcomes = [Outcome(day, made_from[day], content="", rows=0, bytes=0) for day in dates]
         with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
             publish_reports(replacement, dates, outcomes)
 

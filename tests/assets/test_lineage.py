@@ -122,3 +122,11 @@ def test_a_site_that_turns_out_older_makes_the_averages_of_its_youth_stale():
 def test_affected_are_readers_before_or_after_a_change():
     before, after = {"a": frozenset({("events", "1")})}, {"b": frozenset({("events", "1")}), "c": frozenset()}
     assert affected("traffic", [("events", "1")], before, after) == ["a", "b"]
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_a_partition_that_was_made_from_nothing_is_complete(asset):
+    """A run is contiguous, so it also makes the partitions between those that have inputs."""
+    partition = "2026-11-20T10" if asset in ("events", "traffic", "moving_averages") else "2026-11-20"
+    made = Published(1, "1", inputs(asset, EMPTY, NOW, also=[partition])[partition], "")
+    assert stale(asset, replace(EMPTY, published={(asset, partition): made}), NOW) == []
