@@ -51,11 +51,11 @@ def reads(asset: str, state: State, now: datetime) -> Reads:
     return {**published, **found}
 
 
-def inputs(asset: str, state: State, now: datetime) -> dict[str, dict[str, str]]:
-    """For every partition of an asset: digests of what it would be made from now, by kind."""
-    return {
-        partition: _inputs_of(asset, partition, read, state) for partition, read in reads(asset, state, now).items()
-    }
+def inputs(asset: str, state: State, now: datetime, also: Iterable[str] = ()) -> dict[str, dict[str, str]]:
+    """For every partition of an asset, and `also` for some that need not be there: digests of what it would be made from
+    now, by kind."""
+    every = {**dict.fromkeys(also, frozenset[Key]()), **reads(asset, state, now)}
+    return {partition: _inputs_of(asset, partition, read, state) for partition, read in every.items()}
 
 
 def stale(asset: str, state: State, now: datetime) -> list[str]:
