@@ -14,7 +14,7 @@ import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -185,7 +185,7 @@ OPTIONAL_TEXT = (
 
 E = TypeVar("E", bound=Event)
 
-_decoders = {kind: msgspec.json.Decoder(kind) for kind in (WireEvent, RawLine, StoredLine)}
+_decoders: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (WireEvent, RawLine, StoredLine)}
 _encode = msgspec.json.Encoder().encode
 _broken_field = re.compile(r"`\$\.([a-z_$]+)")
 
@@ -195,7 +195,7 @@ def decode(line: bytes, kind: type[E]) -> E:
     if len(line) > MAX_LINE_BYTES:
         raise Refused(Reason.LINE_TOO_LONG)
     try:
-        event: E = _decoders[kind].decode(line)  # type: ignore[assignment]
+        event: E = _decoders[kind].decode(line)
     except msgspec.ValidationError as problem:
         raise Refused(_reason_of_wrong_type(str(problem))) from None
     except RecursionError:
@@ -307,7 +307,7 @@ def _prop_too_long(props: dict[str, str | int | float | bool | None]) -> bool:
     return False
 
 
-_site = re.compile(r"[^\s,/?#\x00-\x20\x7f]{1,%d}" % MAX_SITE_LENGTH)
+_site = re.compile(rf"[^\s,/?#\x00-\x20\x7f]{{1,{MAX_SITE_LENGTH}}}")
 
 
 def site_name(text: str) -> str | None:
@@ -322,7 +322,8 @@ def sites_in(domain: str) -> tuple[str, ...]:
     if _longer_than(domain, MAX_DOMAIN_BYTES):
         return ()
     names = [site_name(part) for part in domain.split(",")]
-    return () if None in names else tuple(dict.fromkeys(names))  # type: ignore[arg-type]
+    sites = tuple(dict.fromkeys(name for name in names if name))
+    return sites if all(names) else ()
 
 
 def instant_of(timestamp: str | int | float | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import gcd
+from typing import Any
 
 import polars as pl
 
@@ -10,7 +11,7 @@ from ingestion.ledger import PartitionObject
 
 INSTANT = pl.Datetime("ms", "UTC")
 
-EVENTS = {
+EVENTS: dict[str, Any] = {
     "site": pl.String,
     "date": pl.Date,
     "date_began": INSTANT,

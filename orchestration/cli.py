@@ -61,9 +61,10 @@ def _stores() -> Iterator[Stores]:
 
 @contextmanager
 def _spoken(*more: type[Exception]) -> Iterator[None]:
+    spoken: tuple[type[Exception], ...] = (*SPOKEN, *more)
     try:
         yield
-    except SPOKEN + more as problem:
+    except spoken as problem:
         raise click.ClickException(str(problem)) from None
     except PermissionError as problem:
         raise click.ClickException(f"{problem.filename}: permission denied (FOOTFALL_HOME must be writable)") from None

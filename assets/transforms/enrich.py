@@ -69,11 +69,11 @@ def _agent(user_agent: str) -> tuple[str | None, str | None, str | None, str | N
     read = ua_parser.parse(user_agent)
     browser, system = read.user_agent, read.os
     return (
-        _known(browser and browser.family),
-        browser and _version(browser.major, browser.minor),
-        _known(system and system.family),
-        system and _version(system.major, system.minor),
-        _device(read.device and read.device.family, system and system.family, user_agent),
+        _known(browser.family) if browser else None,
+        _version(browser.major, browser.minor) if browser else None,
+        _known(system.family) if system else None,
+        _version(system.major, system.minor) if system else None,
+        _device(read.device.family if read.device else None, system.family if system else None, user_agent),
         bool(crawleruseragents.is_crawler(user_agent)),
     )
 

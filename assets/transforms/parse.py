@@ -14,7 +14,7 @@ import polars as pl
 from ingestion.event import NO_SITE, RawLine, Reason, Refused, StoredLine, decode, instant_of, refusal, sites_in
 from ingestion.lake_events import INSTANT
 
-PARSED = {
+PARSED: dict[str, Any] = {
     "site": pl.String,
     "event_id": pl.String,
     "timestamp": INSTANT,
@@ -57,7 +57,13 @@ PARSED = {
 }
 """Columns of a parsed event: what was sent, who it was, and where it lies (`object`, `position` in its file or batch)."""
 
-REJECTED = {"site": pl.String, "reason": pl.String, "timestamp": INSTANT, "object": pl.String, "line": pl.Int64}
+REJECTED: dict[str, Any] = {
+    "site": pl.String,
+    "reason": pl.String,
+    "timestamp": INSTANT,
+    "object": pl.String,
+    "line": pl.Int64,
+}
 """Columns of a rejection: never the content."""
 
 _RENAMED = {"site": "domain", "position": "line", "previous_visitor_id": "previous_visitor_hash"}

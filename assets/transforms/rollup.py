@@ -13,6 +13,7 @@ assets give them one date, a report of a range gives them the range.
 import hashlib
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import polars as pl
 
@@ -37,7 +38,7 @@ of 1/sqrt(k-2), 1.6 % here (Bar-Yossef et al., 2002; Beyer et al., 2007)."""
 METRICS = ("visitors", "visits", "pageviews", "events", "entries", "bounces", "duration_ms")
 """Sums of a breakdown row. `entries` are the visits that bounces and duration are of."""
 
-TRAFFIC = {
+TRAFFIC: dict[str, Any] = {
     "site": pl.String,
     "hour": pl.Datetime("ms", "UTC"),
     "pageviews": pl.Int64,

@@ -9,6 +9,7 @@ everything about a visit is a difference between the rows at its two ends. No gr
 """
 
 from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -31,7 +32,7 @@ EVENT_COLUMNS = (*NEIGHBOUR_COLUMNS, "cookieless", *ATTRIBUTES)
 """What must be read of the events of a date, and of its neighbours, to make visits."""
 
 COUNTS = ("pageviews", "events")
-VISITS = {
+VISITS: dict[str, Any] = {
     "site": pl.String,
     "date": pl.Date,
     "visit_id": pl.String,
