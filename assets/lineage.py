@@ -27,10 +27,12 @@ Reads = Mapping[str, frozenset[Key]]
 
 
 def hour_key(hour: datetime) -> str:
+    """The partition key of a UTC hour."""
     return f"{hour:%Y-%m-%dT%H}"
 
 
 def hour_of(key: str) -> datetime:
+    """The UTC hour of a partition key."""
     return datetime.fromisoformat(f"{key}:00+00:00")
 
 

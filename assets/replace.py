@@ -38,6 +38,7 @@ class Made:
 
     @property
     def rows(self) -> int:
+        """Rows of its objects; without any, rows that landed."""
         return sum(item.object.rows for item in self.objects) or sum(item.rows.height for item in self.landing)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,10 +21,10 @@ AROUND = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=1, allow_none
 SHOWN = 10
 """Rows of the sample in the Dagster UI."""
 
-ACCOUNTS = pl.Schema({
+ACCOUNTS: dict[str, Any] = {
     "date": pl.Date, "hour": pl.Datetime("ms", "UTC"), "site": pl.String,
     "counted": pl.Int64, "bots": pl.Int64, "duplicates": pl.Int64,
-})  # fmt: skip
+}  # fmt: skip
 
 
 @dg.asset(

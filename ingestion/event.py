@@ -89,6 +89,8 @@ Quantity = Annotated[float, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Revenue(msgspec.Struct, frozen=True, gc=False):
+    """What a sale brought: an ISO 4217 currency, and an amount in it."""
+
     currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{3}\Z")]
     amount: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$")] | int | float
 

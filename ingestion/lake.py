@@ -56,6 +56,13 @@ class Lake:
         except (BaseError, OSError) as problem:
             raise LakeFailed(f"could not read {name} from {self.url}: {_reason(problem)}") from problem
 
+    def find(self, name: str) -> bytes | None:
+        """An object's bytes; None if it is not there."""
+        try:
+            return obstore.get(self._store, name).bytes().to_bytes()
+        except (NotFoundError, FileNotFoundError):
+            return None
+
     def scan_parquet(self, names: Sequence[str], **options: object) -> pl.LazyFrame:
         """The rows of some Parquet objects, read when collected."""
         return pl.scan_parquet([self._location(name) for name in names], glob=False, **options)  # type: ignore[arg-type]
@@ -84,6 +91,7 @@ class Lake:
 
 
 def digest_of(data: bytes) -> str:
+    """The BLAKE2b of some bytes (128 bits), in hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 

@@ -168,6 +168,7 @@ class Ledger:
     # Raw objects
 
     def has_import(self, content: str) -> bool:
+        """Whether an import of this content is listed."""
         return self._connection.execute("select from footfall.imports where content = %s", [content]).rowcount > 0
 
     def list_import(

@@ -13,6 +13,8 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
+    """What the environment says, read once when a command starts."""
+
     home: Path
     """FOOTFALL_HOME: where the embedded default lives."""
     start: datetime

@@ -8,10 +8,13 @@ from ingestion.lake import Lake
 from ingestion.ledger import Ledger
 from ingestion.postgres import running_postgres
 from ingestion.settings import Settings
+from ingestion.sweep import claim
 
 
 @dataclass(frozen=True)
 class Stores:
+    """What commands and assets work on. `postgres_url` is for those who need a connection of their own."""
+
     settings: Settings
     ledger: Ledger
     lake: Lake
@@ -33,4 +36,6 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
     """Everything that is read and written, with its schema up to date."""
     with open_postgres(settings) as url, Ledger(url) as ledger:
         ledger.migrate()
-        yield Stores(settings, ledger, Lake(settings.lake), url)
+        lake = Lake(settings.lake)
+        claim(ledger, lake)
+        yield Stores(settings, ledger, lake, url)

@@ -140,6 +140,7 @@ def import_access_log_command(file: Path, site: str) -> None:
 
 
 def say_imported(file: Path, done: Imported) -> None:
+    """Print what an import did, and what to do next."""
     if not done.lines:
         click.echo(f"{file}: imported before, nothing changed")
         return
@@ -166,6 +167,7 @@ def materialize(first: datetime | None, end: datetime | None) -> None:
 
 
 def materialize_all(stores: Stores, first: datetime | None = None, end: datetime | None = None) -> None:
+    """Materialize, with a progress bar, and print how many partitions were made."""
     prepare_dagster(stores)
     from orchestration.materialize import MaterializeFailed
     from orchestration.materialize import materialize as run

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -49,8 +50,11 @@ def demo_of_access_log(log: Path, site: str | None) -> str:
         from_environment().home / f"log-{hashlib.blake2b(str(log.resolve()).encode()).hexdigest()[:8]}"
     )
     os.environ["FOOTFALL_START"] = str(start)
-    click.echo(f"1. {log}: begins on {start}, taken as the log of {site} (SITE=… says otherwise)")
     settings = from_environment()
+    click.echo(
+        f"1. {log} begins on {start} and is taken as the log of {site} (SITE=… says otherwise).\n"
+        f"   For more: FOOTFALL_HOME={shlex.quote(str(settings.home))} FOOTFALL_START={start} footfall report {site}"
+    )
     with open_stores(settings) as stores:
         with progress_bar("2. importing", "bytes") as progress:
             done = import_access_log(log, site, settings, stores.ledger, stores.lake, datetime.now(UTC), progress)

@@ -48,4 +48,6 @@ def dbt_environment(postgres_url: str) -> Mapping[str, str]:
         "FOOTFALL_DBT_USER": unquote(url.username or "") or options.get("user", [""])[0],
         "DBT_ENV_SECRET_FOOTFALL_PASSWORD": unquote(url.password or "") or options.get("password", [""])[0],
         "FOOTFALL_DBT_DATABASE": unquote(url.path.lstrip("/")),
+        "FOOTFALL_DBT_SSLMODE": options.get("sslmode", ["prefer"])[0],
+        "FOOTFALL_DBT_SSLROOTCERT": options.get("sslrootcert", [""])[0],
     }

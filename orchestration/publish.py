@@ -24,11 +24,34 @@ def publish_reports(replacement: Replacement, dates: Sequence[str], outcomes: Se
 
 
 def _create(connection: psycopg.Connection, table: str) -> None:
-    """The table in `reports`, with the columns and keys of the one in `build`."""
+    """The table in `reports`, with the columns of the one in `build`: dates that were published before a column was added
+    have null in it, and a column that the contract has no more is dropped."""
+    names = {"report": sql.Identifier("reports", table), "built": sql.Identifier("build", table)}
     connection.execute(
-        sql.SQL("create table if not exists {} (like {} including all) partition by list (date)").format(
-            sql.Identifier("reports", table), sql.Identifier("build", table)
+        sql.SQL("create table if not exists {report} (like {built} including all) partition by list (date)").format(
+            **names
         )
+    )
+    built, report = (_columns(connection, schema, table) for schema in ("build", "reports"))
+    for column in built.keys() - report.keys():
+        change = sql.SQL(
+            "alter table {report} add column {column} " + built[column]
+        )  # a type's name, from the catalogue
+        connection.execute(change.format(**names, column=sql.Identifier(column)))
+    for column in report.keys() - built.keys():
+        connection.execute(
+            sql.SQL("alter table {report} drop column {column}").format(**names, column=sql.Identifier(column))
+        )
+
+
+def _columns(connection: psycopg.Connection, schema: str, table: str) -> dict[str, str]:
+    """A table's columns and their types."""
+    return dict(
+        connection.execute(
+            """select attname, format_type(atttypid, atttypmod) from pg_attribute
+               where attrelid = format('%%I.%%I', %s::text, %s::text)::regclass and attnum > 0 and not attisdropped""",
+            [schema, table],
+        ).fetchall()
     )
 
 

@@ -80,7 +80,7 @@ def heading(report: Report, width: int) -> RenderableType:
 def without_traffic(report: Report, width: int) -> RenderableType:
     """What to do when there is nothing to show."""
     return Text(
-        "No visits on these dates yet.\n\nTo see some, send events to the collector, or import a log with\n"
+        "No visits on these dates yet.\n\nTo see some, import a log with\n"
         "footfall import access-log FILE --site SITE, and then run footfall materialize."
     )
 
@@ -262,7 +262,7 @@ def day_name(day: str) -> str:
 
 
 def hour_name(hour: str) -> str:
-    """`2026-11-22T13:00:00Z` as Sun 22 Nov 2026 13:00."""
+    """`2026-11-22T13` as Sun 22 Nov 2026 13:00."""
     return f"{datetime.fromisoformat(hour):%a %d %b %Y %H:%M}"
 
 

@@ -84,6 +84,7 @@ class Parsed:
 
     @property
     def lines(self) -> int:
+        """Lines read: each is an event or a rejection."""
         return self.events.height + self.rejections.height
 
 

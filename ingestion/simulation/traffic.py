@@ -264,6 +264,7 @@ def simulate(
 
 
 def write_json(path: Path, content: object) -> None:
+    """Write JSON for people to read, in the same bytes each time."""
     path.write_bytes((json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
@@ -288,6 +289,7 @@ def traffic(rng: Random, site: Site, dates: list[date], visitors: int) -> Iterat
 
 
 def new_visitor(rng: Random, site: Site, supplied: bool) -> Visitor:
+    """A visitor who comes for the first time; `supplied`: with a `visitor_id`."""
     stated = rng.choice(STATED) if supplied and rng.random() < 0.1 else {}
     agent = NO_AGENT if stated and rng.random() < 0.5 else rng.choices(AGENTS, range(len(AGENTS), 0, -1))[0]
     visitor_id = f"u{rng.getrandbits(48):012x}" if supplied else None
@@ -343,21 +345,25 @@ def browse(rng: Random, visitor: Visitor, at: int, pages: tuple[list[str], list[
 
 
 def any_page(rng: Random, pages: tuple[list[str], list[float]]) -> str:
+    """A path, by the weights of the pages."""
     return rng.choices(pages[0], cum_weights=pages[1])[0]
 
 
 def landing(rng: Random, visitor: Visitor, at: int, path: str) -> Hit:
+    """A visit's first page view, with what led there."""
     referrer = rng.choice(REFERRERS) if rng.random() < 0.5 else Referrer()
     campaign = rng.choice(CAMPAIGNS) if rng.random() < 0.25 else Campaign(rng.choice(("", "", "q=tea&page=2")))
     return Hit(visitor, at, path, referrer=referrer, campaign=campaign, more={"screen_width": 390, "title": "Tea"})
 
 
 def internal(rng: Random, site: Site, path: str) -> Referrer:
+    """A referrer that is the site's own."""
     host = rng.choice((site.domain, site.domain, "www." + site.domain, site.domain.upper()))
     return Referrer(f"https://{host}{path}", site.domain, site.domain + path)
 
 
 def engagement(rng: Random, visitor: Visitor, at: int, path: str) -> Hit:
+    """How far was scrolled and how long was read."""
     more = {"scroll_depth": rng.randrange(101), "engagement_time": rng.randrange(60_000)}
     return Hit(visitor, at, path, ENGAGEMENT, more=more)
 
@@ -373,6 +379,7 @@ def crawl(rng: Random, site: Site, at: int, pages: tuple[list[str], list[float]]
 
 
 def tell_stories(rng: Random, site: Site, eve: list[date], dates: list[date], supplied: bool) -> Iterator[Hit]:
+    """Hits of every story, on each date on which it is told."""
     for story in STORIES:
         told_on = [*eve, *dates] if story.day is None else dates[story.day :][:1]
         for day in told_on:
@@ -385,6 +392,7 @@ def tell_stories(rng: Random, site: Site, eve: list[date], dates: list[date], su
 
 
 def told(rng: Random, visitor: Visitor, at: int, name: str) -> Hit:
+    """One hit of a story."""
     path = rng.choice(NAMED_PAGES)
     if name == ENGAGEMENT:
         return engagement(rng, visitor, at, path)
@@ -449,6 +457,7 @@ def written(rng: Random, hits: list[Hit]) -> tuple[list[str], list[truth.Event],
 
 
 def json_line(fields: Fields) -> str:
+    """A line of NDJSON, without its end."""
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -476,10 +485,12 @@ def wire(hit: Hit) -> Fields:
 
 
 def named_sites(hit: Hit) -> list[Site]:
+    """The sites for which a hit counts."""
     return [hit.visitor.site] + ([hit.visitor.also] if hit.visitor.also else [])
 
 
 def time_text(hit: Hit) -> int | str:
+    """The timestamp as the hit's clock writes it: ms, UTC or local time."""
     if hit.clock == "ms":
         return hit.timestamp
     zone = UTC if hit.clock == "utc" else ZoneInfo(hit.visitor.site.timezone)
@@ -523,6 +534,7 @@ def broken_after(rng: Random, hits: list[Hit]) -> dict[int, list[Broken]]:
 
 
 def break_line(hit: Hit, reason: str, changes: Fields) -> Broken:
+    """A hit's line with one thing wrong, and what must become of it."""
     changed = {**wire(replace(hit, short=False)), **changes}
     fields = {name: value for name, value in changed.items() if value is not _ABSENT}
     if hit.short:
@@ -558,6 +570,7 @@ def true_events(hit: Hit, line: int) -> Iterable[truth.Event]:
 
 
 def true_attributes(hit: Hit, site: Site) -> dict[str, str]:
+    """What a report of `site` says of the hit's source, campaign, place and agent."""
     visitor, stated = hit.visitor, hit.visitor.stated
     referrer = Referrer() if hit.referrer.host == site.domain else hit.referrer
     utm_source = stated.get("utm_source", hit.campaign.source)
@@ -577,6 +590,7 @@ def true_attributes(hit: Hit, site: Site) -> dict[str, str]:
 
 
 def channel(source: str | None, medium: str | None) -> str:
+    """The channel of a visit with this source and medium."""
     medium = (medium or "").lower()
     if source is None:
         return "Direct"

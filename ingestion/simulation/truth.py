@@ -101,6 +101,7 @@ class Visit:
 
     @property
     def first(self) -> Event:
+        """The event that opened the visit."""
         return self.events[0]
 
     @cached_property
@@ -110,10 +111,12 @@ class Visit:
 
     @cached_property
     def is_bounce(self) -> bool:
+        """At most one event that counts as an interaction."""
         return sum(event.counts_as_interaction for event in self.events) <= 1
 
     @property
     def duration_ms(self) -> int:
+        """From the first event to the last."""
         return self.events[-1].timestamp - self.first.timestamp
 
     def value(self, dimension: str) -> str | None:
@@ -160,6 +163,7 @@ def report(
 
 
 def order(event: Event) -> tuple[int, int, str]:
+    """The order of a visitor's events."""
     return event.timestamp, event.line, event.event_id or ""
 
 
@@ -221,6 +225,7 @@ def metrics(hits: list[Hit], visits: list[Visit]) -> Row:
 
 
 def rates(visits: list[Visit]) -> Row:
+    """Bounce rate in percent, and mean duration in seconds; null without visits."""
     if not visits:
         return {"bounce_rate": None, "visit_duration": None}
     return {
@@ -230,14 +235,17 @@ def rates(visits: list[Visit]) -> Row:
 
 
 def count_visitors(hits: list[Hit]) -> int:
+    """Distinct visitors among the hits."""
     return len({hit.event.visitor for hit in hits})
 
 
 def count_pageviews(hits: list[Hit]) -> int:
+    """Page views among the hits."""
     return sum(hit.event.name == PAGEVIEW for hit in hits)
 
 
 def day_rows(hits: list[Hit], visits: list[Visit], first: date, last: date) -> list[Row]:
+    """A row of metrics for each date, both ends included."""
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     return [
         {"date": day.isoformat()}
@@ -303,6 +311,7 @@ def breakdowns(hits: list[Hit], visits: list[Visit]) -> dict[str, list[Row]]:
 
 
 def visit_rows(dimension: str, hits: list[Hit], visits: list[Visit]) -> list[Row]:
+    """The breakdown by something that visits say of themselves."""
     own_hits = grouped((hit.visit.value(dimension), hit) for hit in hits)
     own_visits = grouped((visit.value(dimension), visit) for visit in visits)
     return top(
@@ -325,6 +334,7 @@ def page_rows(hits: list[Hit], visits: list[Visit]) -> list[Row]:
 
 
 def event_rows(hits: list[Hit], visits: list[Visit]) -> list[Row]:
+    """The breakdown by names of events."""
     own_hits = grouped((hit.event.name, hit) for hit in hits)
     containing = grouped((name, visit) for visit in visits for name in {event.name for event in visit.events})
     names = (own_hits.keys() | containing.keys()) - {ENGAGEMENT}
@@ -353,6 +363,7 @@ def grouped(pairs: Iterable[tuple[str | None, T]]) -> dict[str, list[T]]:
 
 
 def top(rows: Iterable[Row]) -> list[Row]:
+    """Rows by visitors descending, then by value bytewise; at most `BREAKDOWN_LIMIT`."""
     return sorted(rows, key=lambda row: (-row["visitors"], row["value"].encode()))[:BREAKDOWN_LIMIT]
 
 
@@ -372,4 +383,5 @@ def hours_overlapping(first: date, last: date, timezone: str) -> range:
 
 
 def hour_name(hour: int) -> str:
+    """A UTC hour (hours since 1970) as reports write it."""
     return (EPOCH + timedelta(hours=hour)).strftime("%Y-%m-%dT%H")
