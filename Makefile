@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export FOOTFALL_HOME ?= $(CURDIR)/.footfall
 BIN := .venv/bin
-UV := .venv/uv/bin/uv
+UV := .uv/bin/uv
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ setup: .venv/ready ## make .venv from uv.lock
 .venv/ready: pyproject.toml uv.lock
 	@test -n "$(PYTHON)" || { echo "Footfall needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
-	@test -x $(UV) || { $(PYTHON) -m venv .venv/uv && .venv/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"; }
+	@test -x $(UV) || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"; }
 	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --frozen --python $(PYTHON)
 	@touch $@
 
@@ -44,4 +44,4 @@ format: .venv/ready ## ruff format, and what ruff can fix
 
 clean: ## remove .venv and what runs left here
 	-@test ! -x $(BIN)/footfall || $(BIN)/footfall down
-	rm -rf .venv .footfall
+	rm -rf .venv .uv .footfall

@@ -96,6 +96,7 @@ def with_duckdb(file: Path) -> Side:
 
     clock = _Clock()
     with duckdb.connect(config={"threads": THREADS}) as connection:
+        connection.execute("set enable_progress_bar = false")
         for step in SQL.read_text().split("-- step ")[1:]:
             name, statements = step.split("\n", 1)
             connection.execute(statements.replace("$file", f"'{file}'"))

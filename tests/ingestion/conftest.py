@@ -20,6 +20,7 @@ from ingestion.files import no_progress
 from ingestion.importer import Imported, import_access_log, import_events
 from ingestion.lake import digest_of
 from ingestion.stores import Stores
+from ingestion.sweep import MARK
 
 NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
 AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"] if os.geteuid() == 0 else []
@@ -55,6 +56,10 @@ class Imports:
             for line in self.unpacked(name).splitlines()
         ]
 
+    def objects(self) -> set[str]:
+        """All objects that are in the lake, listed or not; without the one that says whose lake it is."""
+        return {name for name, _ in self.stores.lake.names()} - {MARK}
+
     def unpacked(self, name: str) -> bytes:
         return zstandard.decompress(self.stores.lake.get(name))
 
@@ -71,11 +76,11 @@ class Imports:
             table: [row for (row,) in self.query(f"select t::text from {table} t order by 1")] for (table,) in tables
         }
         lake = self.stores.lake
-        return rows | {"lake": sorted(f"{name} {digest_of(lake.get(name))}" for name, _ in lake.names())}
+        return rows | {"lake": sorted(f"{name} {digest_of(lake.get(name))}" for name in self.objects())}
 
     def nothing_imported(self) -> bool:
         listed = self.query("select from footfall.imports union all select from footfall.raw_objects")
-        return not listed and not self.query("select from footfall.sites") and not list(self.stores.lake.names())
+        return not listed and not self.query("select from footfall.sites") and not self.objects()
 
 
 def _bytes(line: str | bytes | dict[str, Any]) -> bytes:

@@ -309,7 +309,7 @@ def test_two_imports_of_one_file_at_once_are_one(imports: Any, settings: Setting
         thread.join()
     assert sorted(lines) == [0, 0, 500]
     assert Counter(one["url"] for one in imports.raw()) == Counter(f"https://shop.example/{n}" for n in range(500))
-    assert imports.stores.ledger.listed_objects() == {name for name, _ in imports.stores.lake.names()}
+    assert imports.stores.ledger.listed_objects() == imports.objects()
 
 
 # The whole file or nothing
@@ -486,12 +486,12 @@ def test_a_killed_import_leaves_nothing_to_see_and_the_next_one_is_whole(
     slow = subprocess.Popen([sys.executable, "-c", SLOW_IMPORT, str(file)], env=environment, cwd=ROOT)
     try:
         until = time.monotonic() + 60
-        while len(list(imports.stores.lake.names())) < 4 and time.monotonic() < until and slow.poll() is None:
+        while len(imports.objects()) < 4 and time.monotonic() < until and slow.poll() is None:
             time.sleep(0.02)
     finally:
         slow.send_signal(signal.SIGKILL)
         assert slow.wait() == -signal.SIGKILL
-    orphans = {name for name, _ in imports.stores.lake.names()}
+    orphans = imports.objects()
     assert len(orphans) >= 4
     assert imports.stores.ledger.listed_objects() == set(), "what it wrote is invisible"
 
@@ -514,7 +514,7 @@ def test_an_interrupted_import_removes_what_it_wrote(
     written = []
 
     def interrupted(done: int, total: int) -> None:
-        written.extend(imports.stores.lake.names())
+        written.extend(imports.objects())
         raise KeyboardInterrupt
 
     file = imports.file([event(name=str(n)) for n in range(100)])

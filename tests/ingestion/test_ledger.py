@@ -1,6 +1,7 @@
 """The ledger: partitions are replaced whole, by the newest version, by one writer at a time."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -311,13 +312,13 @@ def test_nobody_sees_half_a_replacement(ledger: Ledger, rows: Callable[..., Any]
 
 
 @contextmanager
-def begun(work: Callable[[], object]) -> Iterator[threading.Thread]:
+def begun(work: Callable[[], object], seconds: float = 30) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
         yield thread
     finally:
-        thread.join(30)
+        thread.join(seconds)
 
 
 def test_writers_of_one_partition_wait_for_each_other(stores: Stores, query: Callable[..., Any]) -> None:
@@ -350,17 +351,29 @@ def test_writers_of_one_partition_wait_for_each_other(stores: Stores, query: Cal
     assert stores.ledger.listed_objects() == {f"traffic/{HOUR}-7", f"traffic/{NEXT_HOUR}-6"}
 
 
-def test_writers_of_the_same_partitions_in_any_order_do_not_block_each_other_forever(stores: Stores) -> None:
-    hours = [f"2026-11-22T{n:02}" for n in range(24)]
+def test_a_writer_waits_for_its_partitions_in_one_order(stores: Stores, query: Callable[..., Any]) -> None:
+    first, last = HOUR, NEXT_HOUR
+    waiting = "select from pg_locks where locktype = 'advisory' and not granted"
 
-    def write(version: int, partitions: list[str]) -> None:
+    def write(version: int, *partitions: str) -> None:
         with Ledger(stores.postgres_url) as other, other.replacing("traffic", version, "1") as replacement:
             replacement.publish([outcome(partition) for partition in partitions])
 
-    for attempt in range(10):
-        problems = at_once(lambda: write(2 * attempt + 1, hours), lambda: write(2 * attempt + 2, hours[::-1]))
-        assert [problem for problem in problems if not isinstance(problem, Superseded)] == []
-        assert {made.version for made in stores.ledger.state().published.values()} == {2 * attempt + 2}
+    with stores.ledger.replacing("traffic", 5, "1") as replacement:
+        replacement.publish([outcome(first)])
+        backwards = threading.Thread(target=write, args=(7, last, first))
+        backwards.start()
+        until = time.monotonic() + 30
+        while not query(waiting) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert query(waiting)
+        with begun(lambda: write(6, last), 5):
+            pass
+        assert query("select version from footfall.published where partition = %s", last) == [(6,)], (
+            "who waits for the first partition does not hold the last one yet"
+        )
+    backwards.join(30)
+    assert {key[1]: made.version for key, made in stores.ledger.state().published.items()} == {first: 7, last: 7}
 
 
 def test_what_an_arrival_hour_touches_is_replaced_with_it(ledger: Ledger) -> None:
