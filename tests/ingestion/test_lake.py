@@ -126,3 +126,28 @@ def test_an_unlisted_object_is_invisible(stores: Stores) -> None:
     assert (ledger.listed_objects(), ledger.raw_objects("2026-11-22T13")) == (set(), [])
     assert ledger.objects("events", [datetime(2026, 11, 22).date()]) == []
     assert ledger.state().raw == {}
+
+
+def test_find(lake: Lake) -> None:
+    lake.put("a", b"data", 1)
+    assert (lake.find("a"), lake.find("b")) == (b"data", None)
+
+
+FIND = """
+import sys
+from ingestion.lake import Lake, LakeFailed
+try:
+    Lake(sys.argv[1]).find("a")
+except LakeFailed as problem:
+    print(problem)
+"""
+
+
+def test_an_object_that_may_not_be_read_is_not_taken_for_missing(
+    open_folder: Path, as_nobody: Callable[..., str]
+) -> None:
+    Lake(open_folder.as_uri()).put("a", b"x", 1)
+    (open_folder / "a").chmod(0)
+    assert as_nobody(FIND, open_folder.as_uri()) == (
+        f"could not read a from file://{open_folder}: permission denied (check the owner and the mode of the directory)\n"
+    )
