@@ -257,13 +257,23 @@ def _programs(user: tuple[int, int]) -> Path:
     identity = hashlib.sha256(f"{installed} {program.st_size} {program.st_mtime_ns}".encode()).hexdigest()[:12]
     copied = Path(tempfile.gettempdir(), f"footfall-postgresql-{identity}")
     if not copied.exists():
-        with tempfile.TemporaryDirectory(prefix="footfall-postgresql-") as new:
-            shutil.copytree(installed, Path(new, "complete"), symlinks=True)
-            with suppress(OSError):  # another process was faster
-                Path(new, "complete").rename(copied)
-    if copied.is_symlink() or copied.lstat().st_uid != 0 or not _may_run(copied / "bin/postgres", user):
+        _copy_programs(installed, copied)
+    programs = copied / installed.parent.name / installed.name / "bin"
+    if copied.is_symlink() or copied.lstat().st_uid != 0 or not _may_run(programs / "postgres", user):
         raise PostgresFailed(f"{copied} is not root's, or cannot be run: remove it, or set TMPDIR to another folder.")
-    return copied / "bin"
+    return programs
+
+
+def _copy_programs(installed: Path, copied: Path) -> None:
+    """With the libraries beside the package, which the programs find by their place."""
+    package = installed.parent
+    with tempfile.TemporaryDirectory(prefix="footfall-postgresql-") as new:
+        complete = Path(new, "complete")
+        shutil.copytree(installed, complete / package.name / installed.name, symlinks=True)
+        for libraries in package.parent.glob(f"{package.name}.libs"):
+            shutil.copytree(libraries, complete / libraries.name, symlinks=True)
+        with suppress(OSError):  # another process was faster
+            complete.rename(copied)
 
 
 def _may_run(program: Path, user: tuple[int, int]) -> bool:
