@@ -1,6 +1,9 @@
 """Raw objects of an arrival hour to typed, enriched events, by site date and bucket; the rest to rejections with reasons."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
+from typing import BinaryIO
 
 import dagster as dg
 import polars as pl
@@ -21,6 +24,8 @@ from ingestion.stores import Stores
 
 PARSED_AT_ONCE = 50_000
 """Lines; more give no more speed."""
+UNPACKED_AT_ONCE = 1 << 20
+"""Bytes. Unpacking and splitting as lines are read takes 0.75 µs a line, all at once took 4."""
 
 SORTED = ("site", "visitor_id", *ORDER)
 
@@ -64,10 +69,14 @@ class _HourOfEvents:
         self.touched: dict[tuple[str, str], int] = {}
 
     def make(self) -> Made:
-        for raw in self.stores.ledger.raw_objects(self.hour):
-            for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE):
-                self.rejections.append(parsed.rejections)
-                self._add(enrich(parsed.events, self.time_zones))
+        with ThreadPoolExecutor(max_workers=1) as polars:  # lets go of the interpreter while the next lines are parsed
+            adding = polars.submit(lambda: None)
+            for raw in self.stores.ledger.raw_objects(self.hour):
+                for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE):
+                    self.rejections.append(parsed.rejections)
+                    adding.result()  # one batch ahead bounds memory
+                    adding = polars.submit(self._add, parsed.events)
+            adding.result()
         self._write_events()
         rejections = pl.concat(self.rejections)
         if rejections.height:
@@ -75,16 +84,17 @@ class _HourOfEvents:
             self.objects.append(put_bucket(self.stores, name, rejections, day=None, bucket=None))
         return Made(self.hour, self.objects, self._landing(rejections), self.touched)
 
-    def _unpacked(self, raw: LakeObject) -> bytes:
+    def _unpacked(self, raw: LakeObject) -> BinaryIO:
         try:
             packed = self.stores.lake.get(raw.name)
         except LakeFailed as problem:
             raise RawObjectsGone(f"{self.hour} cannot be recomputed: {problem}; nothing was changed") from problem
         if digest_of(packed) != raw.digest:
             raise RawObjectsGone(f"{self.hour} cannot be recomputed: {raw.name} has changed; nothing was changed")
-        return zstandard.ZstdDecompressor().stream_reader(packed).read()
+        return BufferedReader(zstandard.ZstdDecompressor().stream_reader(packed), UNPACKED_AT_ONCE)  # type: ignore[type-var]
 
-    def _add(self, events: pl.DataFrame) -> None:
+    def _add(self, parsed: pl.DataFrame) -> None:
+        events = enrich(parsed, self.time_zones)
         self.accepted.append(events.group_by("site").agg(accepted=pl.len().cast(pl.Int64)))
         hours = events.group_by(
             hour=pl.col("timestamp").dt.strftime("%Y-%m-%dT%H"), date=pl.col("date").cast(pl.String)
