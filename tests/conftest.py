@@ -1,5 +1,15 @@
 """One embedded PostgreSQL for all tests, and an empty database for each test that asks."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
+# Dagster's graph, and with it the first partition, is made once in a process: it must be there for every test's dates.
+os.environ["FOOTFALL_START"] = "2015-05-01"
+os.environ["FOOTFALL_HOME"] = tempfile.mkdtemp(prefix="footfall-tests-")
+atexit.register(shutil.rmtree, os.environ["FOOTFALL_HOME"], ignore_errors=True)
+
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
