@@ -10,7 +10,6 @@ import polars as pl
 import zstandard
 
 from assets.checks import RECEIVED, received_is_accepted_plus_rejected
-from assets.lineage import hour_of
 from assets.partitions import EVERY_HOURS_RUN, HOURS
 from assets.replace import Landing, Made, Work, put_bucket, replace_partitions
 from assets.transforms.enrich import enrich, with_bucket
@@ -19,7 +18,7 @@ from assets.transforms.sessionize import ORDER
 from ingestion.lake import LakeFailed, LakeObject, digest_of
 from ingestion.lake_events import EVENTS
 from ingestion.ledger import PartitionObject
-from ingestion.site_time import from_datetime
+from ingestion.site_time import from_datetime, hour_of
 from ingestion.stores import Stores
 
 PARSED_AT_ONCE = 50_000

@@ -15,6 +15,7 @@ from assets.transforms.enrich import RULES_VERSION
 from assets.transforms.trend import LONGEST
 from ingestion.lake import digest_of
 from ingestion.ledger import State
+from ingestion.site_time import hour_key, hour_of
 
 ASSETS = ("events", "traffic", "moving_averages", "visits", "breakdowns", "reports")
 """Upstream first."""
@@ -24,16 +25,6 @@ Key = tuple[str, str]
 """Asset and partition."""
 Reads = Mapping[str, frozenset[Key]]
 """Of an asset: its partitions, and what each reads."""
-
-
-def hour_key(hour: datetime) -> str:
-    """The partition key of a UTC hour."""
-    return f"{hour:%Y-%m-%dT%H}"
-
-
-def hour_of(key: str) -> datetime:
-    """The UTC hour of a partition key."""
-    return datetime.fromisoformat(f"{key}:00+00:00")
 
 
 def neighbours(day: str) -> tuple[str, str, str]:

@@ -6,12 +6,12 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from assets.lineage import hour_of
 from assets.partitions import EVERY_HOURS_RUN, HOURS
 from assets.replace import Landing, Made, Work, replace_partitions
 from assets.transforms.rollup import TRAFFIC
 from assets.transforms.trend import LONGEST
 from assets.transforms.trend import moving_averages as average
+from ingestion.site_time import hour_of
 from ingestion.stores import Stores
 
 HOURS_AT_ONCE = 168

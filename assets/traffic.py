@@ -7,12 +7,12 @@ from itertools import groupby
 import dagster as dg
 import polars as pl
 
-from assets.lineage import hour_of
 from assets.partitions import EVERY_HOURS_RUN, HOURS
 from assets.replace import Landing, Made, Work, replace_partitions
 from assets.transforms.rollup import TRAFFIC
 from assets.transforms.rollup import traffic as roll_up
 from ingestion.lake_events import by_bucket, read_events
+from ingestion.site_time import hour_of
 from ingestion.stores import Stores
 
 COLUMNS = ("site", "timestamp", "name", "visitor_id", "bot")

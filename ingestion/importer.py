@@ -21,7 +21,7 @@ from ingestion.ledger import Ledger
 from ingestion.protocols import access_log, ndjson
 from ingestion.protocols.line import Line
 from ingestion.settings import Settings
-from ingestion.site_time import MINUTE_MS, floor_hour, from_datetime, to_datetime
+from ingestion.site_time import MINUTE_MS, floor_hour, from_datetime, hour_key, hour_of, to_datetime
 
 BUFFERED_BYTES = 64_000_000
 """Raw lines held in memory before they are written, over all hours."""
@@ -85,8 +85,8 @@ class _Import:
                 accepted + rejected.total(),
                 accepted,
                 rejected,
-                datetime.fromisoformat(min(objects) + ":00+00:00"),
-                datetime.fromisoformat(max(objects) + ":00+00:00"),
+                hour_of(min(objects)),
+                hour_of(max(objects)),
             )
 
     def _write(self, raw_lines: "_RawLines", writer: "_HourWriter") -> tuple[int, Counter[str]]:
@@ -240,7 +240,7 @@ class _HourWriter:
 
     def _write(self) -> None:
         for hour, lines in sorted(self._buffers.items()):
-            partition = f"{to_datetime(hour):%Y-%m-%dT%H}"
+            partition = hour_key(to_datetime(hour))
             number = len(self._objects[partition]) + 1
             name = f"raw/hour={partition}/import-{self.content}-{number:04d}.ndjson.zst"
             packed = zstandard.compress(b"\n".join(lines) + b"\n", 3)

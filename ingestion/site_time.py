@@ -76,3 +76,13 @@ def to_datetime(instant_ms: int) -> datetime:
 def from_datetime(moment: datetime) -> int:
     """An aware datetime as an instant. Raises OverflowError outside of the years 1 to 9999 in UTC."""
     return (moment.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+
+
+def hour_key(hour: datetime) -> str:
+    """The partition key of a UTC hour."""
+    return f"{hour:%Y-%m-%dT%H}"
+
+
+def hour_of(key: str) -> datetime:
+    """The UTC hour of a partition key."""
+    return datetime.fromisoformat(f"{key}:00+00:00")

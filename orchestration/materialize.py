@@ -10,8 +10,9 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from assets.lineage import ASSETS, HOURLY, Key, affected, hour_key, hour_of, reads, stale
+from assets.lineage import ASSETS, HOURLY, Key, affected, reads, stale
 from ingestion.ledger import State
+from ingestion.site_time import hour_key, hour_of
 from ingestion.stores import Stores
 from orchestration.definitions import ASSETS as DEFINED
 from orchestration.definitions import RESOURCES

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from assets.transforms.rollup import ALL_DIMENSIONS, METRICS, visitors_of_range
-from ingestion.site_time import HOUR_MS, date_bounds, floor_hour, to_datetime
+from ingestion.site_time import HOUR_MS, date_bounds, floor_hour, hour_key, to_datetime
 from ingestion.stores import Stores
 from serving.range_breakdowns import range_breakdowns
 
@@ -163,7 +163,7 @@ def _hours(tables: psycopg.Cursor[Row], site: str, hours: Sequence[datetime]) ->
         if average is None and start and hour >= start["hour"]:
             average = 0.0
         counts = {name: row[name] for name in ("pageviews", "events", "visitors", "visits")}
-        rows.append({"hour": f"{hour:%Y-%m-%dT%H}", **counts, "pageviews_24h_average": average})
+        rows.append({"hour": hour_key(hour), **counts, "pageviews_24h_average": average})
     return rows
 
 

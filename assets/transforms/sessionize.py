@@ -31,7 +31,6 @@ NEIGHBOUR_COLUMNS = (*IDENTITY, "bot", *ORDER, "name", "path", "interactive")
 EVENT_COLUMNS = (*NEIGHBOUR_COLUMNS, "cookieless", *ATTRIBUTES)
 """What must be read of the events of a date, and of its neighbours, to make visits."""
 
-COUNTS = ("pageviews", "events")
 VISITS: dict[str, Any] = {
     "site": pl.String,
     "date": pl.Date,
@@ -152,8 +151,9 @@ def visits(labelled: pl.DataFrame, day: date) -> pl.DataFrame:
     narrow = labelled.select("timestamp", "is_pageview", "is_event", interactive=interactive)
     so_far = narrow.with_columns(pl.col("is_pageview", "is_event", "interactive").cum_sum().cast(pl.Int64))
     first, last = labelled.filter(opens), so_far.filter(closes)
+    own = narrow.filter(opens)
     before = so_far.filter(opens).select(
-        pl.col(name) - narrow.filter(opens)[name].cast(pl.Int64) for name in ("is_pageview", "is_event", "interactive")
+        pl.col(name) - own[name].cast(pl.Int64) for name in ("is_pageview", "is_event", "interactive")
     )
     pages = labelled.select("visit", "path", "is_pageview").filter("is_pageview").drop("is_pageview")
     entries = pages.filter(pl.col("visit") != pl.col("visit").shift(fill_value=0)).rename({"path": "entry_page"})

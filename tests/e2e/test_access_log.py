@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from assets.lineage import hour_key, hour_of
 from ingestion.files import no_progress
 from ingestion.importer import import_access_log
+from ingestion.site_time import hour_key, hour_of
 from tests.e2e.access_log_oracle import report as oracle
 from tests.e2e.compare import differences
 from tests.e2e.conftest import NOW

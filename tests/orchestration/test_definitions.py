@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 import orchestration.definitions
-from assets.lineage import hour_key, hour_of
 from assets.partitions import DATES, HOURS
+from ingestion.site_time import hour_key, hour_of
 from orchestration.materialize import chunks
 
 SPECS = {
