@@ -1,7 +1,8 @@
 """Raw objects of an arrival hour to typed, enriched events, by site date and bucket; the rest to rejections with reasons."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedReader
 from typing import BinaryIO
 
@@ -21,8 +22,12 @@ from ingestion.ledger import PartitionObject
 from ingestion.site_time import from_datetime, hour_of
 from ingestion.stores import Stores
 
-PARSED_AT_ONCE = 50_000
-"""Lines; more give no more speed."""
+PARSED_AT_ONCE = 2_000
+"""Lines: their objects stay in the processor's cache. 50,000 at once took 10.2 µs a line, 2,000 take 7.8."""
+ENRICHED_AT_ONCE = 50_000
+"""Rows; more give no more speed."""
+PARSED_AHEAD = 3
+"""Batches of `ENRICHED_AT_ONCE` rows that may wait to be enriched: they bridge the write of a chunk and bound memory."""
 UNPACKED_AT_ONCE = 1 << 20
 """Bytes. Unpacking and splitting as lines are read takes 0.75 µs a line, all at once took 4."""
 
@@ -69,19 +74,32 @@ class _HourOfEvents:
 
     def make(self) -> Made:
         with ThreadPoolExecutor(max_workers=1) as polars:  # lets go of the interpreter while the next lines are parsed
-            adding = polars.submit(lambda: None)
-            for raw in self.stores.ledger.raw_objects(self.hour):
-                for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE):
-                    self.rejections.append(parsed.rejections)
-                    adding.result()  # one batch ahead bounds memory
-                    adding = polars.submit(self._add, parsed.events)
-            adding.result()
+            adding: deque[Future[None]] = deque()
+            for parsed in self._parsed():
+                adding.append(polars.submit(self._add, parsed))
+                if len(adding) > PARSED_AHEAD:
+                    adding.popleft().result()
+            for batch in adding:
+                batch.result()
         self._write_events()
         rejections = pl.concat(self.rejections)
         if rejections.height:
             name = f"rejected/hour={self.hour}-{self.work.version}.parquet"
             self.objects.append(put_bucket(self.stores, name, rejections, day=None, bucket=None))
         return Made(self.hour, self.objects, self._landing(rejections), self.touched)
+
+    def _parsed(self) -> Iterator[pl.DataFrame]:
+        """Parsed events, `ENRICHED_AT_ONCE` or a few more; the last ones fewer."""
+        frames: list[pl.DataFrame] = []
+        for raw in self.stores.ledger.raw_objects(self.hour):
+            for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE):
+                self.rejections.append(parsed.rejections)
+                frames.append(parsed.events)
+                if sum(frame.height for frame in frames) >= ENRICHED_AT_ONCE:
+                    yield pl.concat(frames)
+                    frames = []
+        if frames:
+            yield pl.concat(frames)
 
     def _unpacked(self, raw: LakeObject) -> BinaryIO:
         try:

@@ -204,9 +204,9 @@ def decode(line: bytes, kind: type[E]) -> E:
         raise Refused(Reason.NESTED_TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refused(_reason_of_broken_json(line)) from None
-    if isinstance(event, WireEvent):
+    if kind is WireEvent:  # `isinstance` asks msgspec's metaclass: 0.5 µs
         _merge_short_names(event)
-    if b"\\u0000" in line:
+    if b"\\" in line and b"\\u0000" in line:  # one byte is found 20 times as fast
         _remove_nul(event)
     return event
 
@@ -236,7 +236,7 @@ def _reason_of_broken_json(line: bytes) -> Reason:
     return Reason.MALFORMED_JSON
 
 
-def _merge_short_names(event: WireEvent) -> None:
+def _merge_short_names(event: Event) -> None:
     for short, long in SHORT_NAMES.items():
         value = getattr(event, short)
         if value is not None:
@@ -301,10 +301,11 @@ def _longer_than(text: str, most: int) -> bool:
 
 
 def _prop_too_long(props: dict[str, str | int | float | bool | None]) -> bool:
+    """A key or a value has too many bytes; text of a quarter as many characters cannot."""
     for key, value in props.items():
-        if _longer_than(key, MAX_PROP_KEY_BYTES):
+        if len(key) > MAX_PROP_KEY_BYTES // 4 and _longer_than(key, MAX_PROP_KEY_BYTES):
             return True
-        if isinstance(value, str) and _longer_than(value, MAX_PROP_VALUE_BYTES):
+        if type(value) is str and len(value) > MAX_PROP_VALUE_BYTES // 4 and _longer_than(value, MAX_PROP_VALUE_BYTES):
             return True
     return False
 

@@ -42,7 +42,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         postgres=_postgres_url(environment.get("FOOTFALL_POSTGRES")),
         lake=_lake_url(environment.get("FOOTFALL_LAKE") or (home / "lake").as_uri()),
         buckets=_whole_number(environment, "FOOTFALL_BUCKETS", default=1, most=4096),
-        chunk_rows=_whole_number(environment, "FOOTFALL_CHUNK_ROWS", default=500_000, most=100_000_000),
+        chunk_rows=_whole_number(environment, "FOOTFALL_CHUNK_ROWS", default=100_000, most=100_000_000),
         chunk_hours=_whole_number(environment, "FOOTFALL_CHUNK_HOURS", default=336, most=100_000),
         chunk_dates=_whole_number(environment, "FOOTFALL_CHUNK_DATES", default=31, most=10_000),
     )

@@ -64,8 +64,8 @@ def _without_empty_text(events: pl.DataFrame) -> pl.DataFrame:
 
 
 @lru_cache(maxsize=200_000)
-def _agent(user_agent: str) -> tuple[str | None, str | None, str | None, str | None, str | None, bool]:
-    """Browser, its version, operating system, its version, device, and whether it is a bot."""
+def _agent(user_agent: str) -> tuple[str | None, ...]:
+    """Browser, its version, operating system, its version, and device."""
     read = ua_parser.parse(user_agent)
     browser, system = read.user_agent, read.os
     return (
@@ -74,8 +74,11 @@ def _agent(user_agent: str) -> tuple[str | None, str | None, str | None, str | N
         _known(system.family) if system else None,
         _version(system.major, system.minor) if system else None,
         _device(read.device.family if read.device else None, system.family if system else None, user_agent),
-        bool(crawleruseragents.is_crawler(user_agent)),
     )
+
+
+_CRAWLERS = "|".join(f"(?:{crawler['pattern']})" for crawler in crawleruseragents.CRAWLER_USER_AGENTS_DATA)
+"""The library's list as one pattern for Polars: 7 µs an agent, where the library's own loop takes 180."""
 
 
 def _known(family: str | None) -> str | None:
@@ -126,9 +129,9 @@ def _with_agent(events: pl.DataFrame) -> pl.DataFrame:
     strings = events["user_agent"].drop_nulls().unique()
     parsed = pl.DataFrame(
         [(string, *_agent(string)) for string in strings],
-        schema={"user_agent": pl.String, **{f"parsed_{name}": pl.String for name in AGENT}, "crawler": pl.Boolean},
+        schema={"user_agent": pl.String, **{f"parsed_{name}": pl.String for name in AGENT}},
         orient="row",
-    )
+    ).with_columns(crawler=pl.col("user_agent").str.contains(_CRAWLERS))
     return events.join(parsed, on="user_agent", how="left", maintain_order="left").with_columns(
         *(pl.coalesce(name, f"parsed_{name}", pl.lit(NOT_SET)).alias(name) for name in AGENT),
         pl.coalesce("bot", "crawler", pl.lit(False)).alias("bot"),
@@ -138,36 +141,39 @@ def _with_agent(events: pl.DataFrame) -> pl.DataFrame:
 # Pages, campaigns and sources. A URL is https://user@host:port/path?query#fragment.
 
 
-def _host(url: pl.Expr) -> pl.Expr:
-    """The host of an absolute URL: lower case, without user, port and a leading `www.`."""
-    host = url.str.extract(r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*)", 1)
+def _with_url(events: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Adds the host, path and query of a column of URLs: null where the URL is not an absolute one.
+
+    It splits, as regular expressions over whole URLs took four times as long; they read only the few distinct authorities."""
+    url = pl.col(column)
+    absolute = pl.when(url.str.contains(r"^[A-Za-z][A-Za-z0-9+.\-]*://")).then(url)
+    page = absolute.str.splitn("#", 2).struct.field("field_0").str.splitn("?", 2).struct
+    address = page.field("field_0").str.splitn("/", 4).struct  # "https:", "", authority, path
+    split = events.with_columns(
+        authority=address.field("field_2"),
+        path=pl.coalesce("/" + address.field("field_3"), pl.when(absolute.is_not_null()).then(pl.lit(""))),
+        query=page.field("field_1"),
+    )
+    hosts = split.select(pl.col("authority").drop_nulls().unique()).with_columns(host=_host(pl.col("authority")))
+    return split.join(hosts, on="authority", how="left", maintain_order="left")
+
+
+def _host(authority: pl.Expr) -> pl.Expr:
+    """The host of an authority: lower case, without user, port and a leading `www.`."""
+    host = authority.str.extract(r"^(?:[^@]*@)?(\[[^\]]*\]|[^:]*)", 1)
     return host.str.to_lowercase().str.strip_prefix("www.")
 
 
-def _path(url: pl.Expr) -> pl.Expr:
-    """The path of an absolute URL, as sent, without query and fragment."""
-    return url.str.extract(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*([^?#]*)", 1)
-
-
-def _with_parts(events: pl.DataFrame, column: str, **parts: pl.Expr) -> pl.DataFrame:
-    """Adds what is read from a column of URLs: each distinct one is read once, as regular expressions are slow (enrichment took 7.8 µs an event, now 3.8)."""
-    distinct = events.select(pl.col(column).drop_nulls().unique()).with_columns(**parts)
-    return events.join(distinct, on=column, how="left", maintain_order="left")
-
-
 def _with_page(events: pl.DataFrame) -> pl.DataFrame:
-    url = pl.col("url")
-    return _with_parts(events, "url", hostname=_host(url), path=_path(url).replace("", "/"))
+    return _with_url(events, "url").with_columns(pl.col("path").replace("", "/"), hostname="host")
 
 
 def _with_campaign(events: pl.DataFrame) -> pl.DataFrame:
     """UTM parameters: stated, else from the query of the URL, where the first of several counts."""
-    query = pl.col("url").str.extract(r"^[^#?]*\?([^#]*)", 1)
-    with_query = events.with_columns(query=pl.when(pl.col("url").str.contains("utm_", literal=True)).then(query))
-    if with_query["query"].null_count() == events.height:
-        return events
-    sent = {f"sent_{name}": _decoded(pl.col("query").str.extract(rf"(?:^|&){name}=([^&]+)", 1)) for name in UTM}
-    return _with_parts(with_query, "query", **sent).with_columns(
+    query = pl.col("query")
+    queries = events.select(query.unique()).filter(query.str.contains("utm_", literal=True))
+    sent = {f"sent_{name}": _decoded(query.str.extract(rf"(?:^|&){name}=([^&]+)", 1)) for name in UTM}
+    return events.join(queries.with_columns(**sent), on="query", how="left", maintain_order="left").with_columns(
         pl.coalesce(name, f"sent_{name}").alias(name) for name in UTM
     )
 
@@ -189,16 +195,15 @@ def _unquote(text: pl.Series) -> pl.Series:
 
 def _with_source(events: pl.DataFrame) -> pl.DataFrame:
     """Source and channel: stated, else the campaign's, else the referrer's host when it is not the site's own."""
-    site = pl.col("site").str.strip_prefix("www.")
-    host = pl.col("read_host")
-    is_foreign = (host != "") & (host != site)
+    referrers = _with_url(events.select("site", "referrer"), "referrer")
+    host = pl.col("host")
+    is_foreign = (host != "") & (host != pl.col("site").str.strip_prefix("www."))
+    foreign = referrers.select(
+        referrer=pl.when(is_foreign).then(host + pl.col("path")), referrer_host=pl.when(is_foreign).then(host)
+    )
     return (
-        _with_parts(events, "referrer", read_host=_host(pl.col("referrer")), referrer_path=_path(pl.col("referrer")))
-        .with_columns(referrer_host=pl.when(is_foreign).then(host))
-        .with_columns(
-            referrer=pl.col("referrer_host") + pl.col("referrer_path"),
-            source=pl.coalesce("source", "utm_source", "referrer_host", pl.lit(DIRECT)),
-        )
+        events.with_columns(foreign.get_columns())
+        .with_columns(source=pl.coalesce("source", "utm_source", "referrer_host", pl.lit(DIRECT)))
         .with_columns(channel=pl.coalesce("channel", channel()))
     )
 

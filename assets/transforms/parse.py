@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import islice
 from operator import attrgetter
 from typing import Any, BinaryIO
+from uuid import UUID
 
 import msgspec
 import polars as pl
@@ -68,8 +69,10 @@ REJECTED: dict[str, Any] = {
 
 _RENAMED = {"site": "domain", "position": "line", "previous_visitor_id": "previous_visitor_hash"}
 _SENT = {
-    field: sent for field in PARSED if (sent := _RENAMED.get(field, field)) in StoredLine.__struct_fields__
-}  # fmt: skip
+    field: sent
+    for field in (*PARSED, "revenue")
+    if (sent := _RENAMED.get(field, field)) in StoredLine.__struct_fields__
+}
 """Columns that are fields of a line, by the field's name."""
 
 _encode_json = msgspec.json.Encoder().encode
@@ -115,16 +118,12 @@ def _parse_batch(name: str, batch: Iterable[tuple[int, bytes]], hour_ms: int) ->
 def _read(line: bytes) -> StoredLine | Reason:
     """An event that keeps all rules, a rejection, or the reason why the line is neither."""
     try:
-        raw = _decoded(line)
+        raw = decode(line.rstrip(b"\n"), StoredLine)
     except Refused as refused:
         return refused.reason
     if raw.rejected is not None:
         return raw
-    reason = refusal(raw)
-    if reason is None and raw.event_id is None:
-        reason = Reason.INVALID_EVENT_ID
-    if reason is None and raw.timestamp is None:
-        reason = Reason.INVALID_TIMESTAMP
+    reason = refusal(raw) or _refusal_of_what_is_assigned(raw)
     if reason is not None:
         return StoredLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
     return raw
@@ -133,18 +132,16 @@ def _read(line: bytes) -> StoredLine | Reason:
 _is_usual_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
-def _decoded(line: bytes) -> StoredLine:
-    """A line whose event id, if it has one, is a UUID in its usual form. Raises Refused."""
-    line = line.rstrip(b"\n")
-    try:
-        raw = decode(line, StoredLine)
-        if raw.event_id is None or _is_usual_id(raw.event_id):
-            return raw
-    except Refused:
-        pass
-    checked = decode(line, RawLine)
-    raw.event_id = str(checked.event_id)
-    return raw
+def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
+    """An event id, in its usual form from here on, and a time: whoever wrote the line sent or assigned them."""
+    if raw.event_id is None:
+        return Reason.INVALID_EVENT_ID
+    if not _is_usual_id(raw.event_id):
+        try:
+            raw.event_id = str(msgspec.convert(raw.event_id, UUID))
+        except msgspec.ValidationError:
+            return Reason.INVALID_EVENT_ID
+    return Reason.INVALID_TIMESTAMP if raw.timestamp is None else None
 
 
 def _first_site(raw: RawLine) -> str | None:
@@ -156,14 +153,23 @@ def _frame(name: str, events: list[StoredLine]) -> pl.DataFrame:
     """One column a field, and a row of Python never: 50,000 tuples would wake the garbage collector. Text and numbers are
     taken as they are; some fields need a look."""
     columns: dict[str, Any] = {field: list(map(attrgetter(sent), events)) for field, sent in _SENT.items()}
-    supplied = pl.Series(columns["visitor_id"], dtype=pl.String)
-    hashes = pl.Series(map(attrgetter("visitor_hash"), events), dtype=pl.String)
+    visitor_ids, hashes = columns["visitor_id"], map(attrgetter("visitor_hash"), events)
+    columns["visitor_id"] = [supplied or derived for supplied, derived in zip(visitor_ids, hashes, strict=True)]
+    columns["cookieless"] = [supplied is None for supplied in visitor_ids]
     columns["timestamp"] = [time if type(time) is int else instant_of(time) for time in columns["timestamp"]]
-    columns["object"] = pl.repeat(name, len(events), eager=True)
-    columns["visitor_id"] = pl.select(pl.coalesce(supplied, hashes)).to_series()
-    columns["cookieless"] = supplied.is_null()
-    columns["props"] = [_encode_json(props).decode() if props else None for props in columns["props"]]
-    revenues = [event.revenue for event in events]
-    columns["revenue_amount"] = [str(revenue.amount) if revenue else None for revenue in revenues]
-    columns["revenue_currency"] = [revenue.currency.upper() if revenue else None for revenue in revenues]
-    return pl.DataFrame({field: pl.Series(columns[field], dtype=dtype) for field, dtype in PARSED.items()})
+    if any(columns["props"]):
+        columns["props"] = [_encode_json(props).decode() if props else None for props in columns["props"]]
+    revenues = columns.pop("revenue")
+    if any(revenues):
+        columns["revenue_amount"] = [str(revenue.amount) if revenue else None for revenue in revenues]
+        columns["revenue_currency"] = [revenue.currency.upper() if revenue else None for revenue in revenues]
+    return pl.DataFrame(
+        [_series(field, columns.get(field), dtype, len(events)) for field, dtype in PARSED.items()]
+    ).with_columns(object=pl.lit(name))
+
+
+def _series(field: str, values: list[Any] | None, dtype: Any, rows: int) -> pl.Series:
+    """A column. Most fields of most events are empty, and Polars would look at each value for the first that is not."""
+    if values is None or values.count(None) == rows:
+        return pl.Series(field, [None], dtype=dtype).new_from_index(0, rows)
+    return pl.Series(field, values, dtype=dtype)

@@ -17,7 +17,7 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         postgres=None,
         lake=(home / "lake").as_uri(),
         buckets=1,
-        chunk_rows=500_000,
+        chunk_rows=100_000,
         chunk_hours=336,
         chunk_dates=31,
     )
