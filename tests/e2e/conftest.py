@@ -42,6 +42,7 @@ class Home:
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.stores.postgres_url) as connection:
+            connection.execute("set time zone 'UTC'")
             return sorted(connection.execute(f"select * from {table}").fetchall(), key=repr)
 
     def report_hashes(self) -> dict[str, str]:
@@ -51,13 +52,13 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Makes homes that begin on a date; all are closed when the module is done."""
+    """Makes homes that begin on a date, with the embedded PostgreSQL or a server's; their environment ends with the module."""
     before = dict(os.environ)
 
     @contextmanager
-    def make(start: str) -> Iterator[Home]:
+    def make(start: str, postgres: str = "") -> Iterator[Home]:
         path = tmp_path_factory.mktemp("home")
-        os.environ.update(FOOTFALL_HOME=str(path), FOOTFALL_START=start)
+        os.environ.update(FOOTFALL_HOME=str(path), FOOTFALL_START=start, FOOTFALL_POSTGRES=postgres)
         with open_stores(from_environment()) as stores:
             yield Home(path, stores)
 
