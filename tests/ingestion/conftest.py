@@ -23,7 +23,15 @@ from ingestion.stores import Stores
 from ingestion.sweep import MARK
 
 NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
-AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"] if os.geteuid() == 0 else []
+AS_NOBODY = """
+import importlib, os, sys
+for module in ("files", "importer", "lake", "postgres", "settings", "stores"):
+    importlib.import_module(f"ingestion.{module}")  # before the rights go: others may not be able to enter this folder
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+"""
 
 
 class Imports:
@@ -124,7 +132,7 @@ def as_nobody() -> Callable[..., str]:
 
     def run(code: str, *arguments: object) -> str:
         done = subprocess.run(
-            [*AS_NOBODY, sys.executable, "-c", code, *map(str, arguments)],
+            [sys.executable, "-c", AS_NOBODY + code, *map(str, arguments)],
             check=False,
             capture_output=True,
             text=True,
