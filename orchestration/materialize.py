@@ -32,9 +32,10 @@ class MaterializeFailed(Exception):
 def materialize(
     stores: Stores, first: datetime | None, end: datetime | None, now: datetime, progress: Progress
 ) -> dict[str, int]:
-    """Makes partitions, and returns how many of each asset. `first` and `end` bound the arrival hours (`end` excluded)."""
+    """Makes partitions, and returns how many of each asset. `first` and `end` bound the arrival hours (`end` excluded). Waits
+    for others that do the same: of two that make one partition, the older would fail."""
     counts: dict[str, int] = {}
-    with dg.DagsterInstance.get() as instance:
+    with stores.ledger.excluding("materialize"), dg.DagsterInstance.get() as instance:
         # Holds its connections, as the webserver does; otherwise each of a run's events opens one (4,600 for 140 hours).
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
         changed: set[Key] = set()
