@@ -107,6 +107,7 @@ def test_a_directory_that_cannot_be_made_is_named(open_folder: Path, as_nobody: 
     open_folder.chmod(0o555)
     said = as_nobody(WRITE, (open_folder / "lake").as_uri())
     assert said.startswith(f"the lake's directory {open_folder}/lake cannot be used: permission denied")
+    open_folder.chmod(0o755)
     (open_folder / "file").write_text("")
     assert f"the lake's directory {open_folder}/file cannot be used" in as_nobody(
         WRITE, (open_folder / "file").as_uri()
