@@ -1,4 +1,4 @@
-"""The two equations of the accounts, checked on every run from what was stored, each side counted apart.
+"""What is checked on every run, from what was stored: the two equations of the accounts, each side counted apart; and offsets.
 
 received = accepted + rejected                      by arrival hour, in `events`
 accepted = counted + bots + duplicates              by date, in `visits`
@@ -22,6 +22,11 @@ ACCEPTED = dg.AssetCheckSpec(
     asset="visits",
     blocking=True,
     description="Rows of event objects = counted + bots + duplicates, for each date.",
+)
+TILES = dg.AssetCheckSpec(
+    "offset_ranges_tile",
+    asset="raw_events",
+    description="Every offset of the event log was read once, and none was lost to its retention.",
 )
 
 
@@ -76,5 +81,27 @@ def _result(
         metadata={
             **{name: dg.MetadataValue.int(int(rows[name].sum())) for name in counts},
             "broken": dg.MetadataValue.json(broken.head(20).to_dicts()),
+        },
+    )
+
+
+def offset_ranges_tile(stores: Stores) -> dg.AssetCheckResult:
+    """The ranges that were read of each partition of the event log: each begins where the one before it ended. What retention
+    was faster with is told for a day; the ledger keeps it."""
+    broken = stores.ledger.landed(
+        """select log_partition, first_offset, end_offset, lost from (
+               select *, lag(end_offset, 1, 0::bigint) over (partition by log_partition order by first_offset) as until
+               from footfall.offset_ranges) ranges
+           where first_offset <> until or (lost and read_at > now() - interval '1 day')
+           order by log_partition, first_offset limit 20""",
+        [],
+        {"log_partition": pl.Int32, "first_offset": pl.Int64, "end_offset": pl.Int64, "lost": pl.Boolean},
+    )
+    return dg.AssetCheckResult(
+        check_name=TILES.name,
+        passed=broken.is_empty(),
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={
+            "broken": dg.MetadataValue.json(broken.to_dicts()),
         },
     )

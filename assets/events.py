@@ -12,11 +12,11 @@ import zstandard
 
 from assets.checks import RECEIVED, received_is_accepted_plus_rejected
 from assets.partitions import EVERY_HOURS_RUN, HOURS
-from assets.replace import Landing, Made, Work, put_bucket, replace_partitions
+from assets.replace import Landing, Made, Unmakeable, Work, put_bucket, replace_partitions
 from assets.transforms.enrich import enrich, with_bucket
 from assets.transforms.parse import REJECTED, parse
 from assets.transforms.sessionize import ORDER
-from ingestion.lake import LakeFailed, LakeObject, digest_of
+from ingestion.lake import LakeObject, ListedObjectGone
 from ingestion.lake_events import EVENTS
 from ingestion.ledger import PartitionObject
 from ingestion.site_time import from_datetime, hour_of
@@ -34,11 +34,8 @@ UNPACKED_AT_ONCE = 1 << 20
 SORTED = ("site", "visitor_id", *ORDER)
 
 
-class RawObjectsGone(Exception):
-    """A raw object is not there, or not what was listed: the hour cannot be recomputed, and nothing was changed."""
-
-
 @dg.asset(
+    deps=["raw_events"],
     partitions_def=HOURS,
     backfill_policy=EVERY_HOURS_RUN,
     code_version="1",
@@ -103,11 +100,9 @@ class _HourOfEvents:
 
     def _unpacked(self, raw: LakeObject) -> BinaryIO:
         try:
-            packed = self.stores.lake.get(raw.name)
-        except LakeFailed as problem:
-            raise RawObjectsGone(f"{self.hour} cannot be recomputed: {problem}; nothing was changed") from problem
-        if digest_of(packed) != raw.digest:
-            raise RawObjectsGone(f"{self.hour} cannot be recomputed: {raw.name} has changed; nothing was changed")
+            packed = self.stores.lake.get_listed(raw)
+        except ListedObjectGone as problem:
+            raise Unmakeable(f"{self.hour} cannot be recomputed: {problem}; nothing was changed") from problem
         return BufferedReader(zstandard.ZstdDecompressor().stream_reader(packed), UNPACKED_AT_ONCE)  # type: ignore[type-var]
 
     def _add(self, parsed: pl.DataFrame) -> None:

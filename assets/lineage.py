@@ -1,7 +1,9 @@
 """What each partition is made from. One place decides which partitions there are, what they read, and which are stale.
 
-    raw objects ── events ── traffic ── moving_averages ──┐
-                     └────── visits ── breakdowns ────────┴── reports
+    raw objects ──┬── events ──┬── traffic ── moving_averages ──┐
+                  │            ├── visits ── breakdowns ────────┴── reports
+                  │            └── stored_events
+             raw_events: what is unread of the event log (see ingestion/pull.py), not what is stale
 
 Everything here is a pure function of the ledger's state and `now`. Partition keys are text, as in the ledger; the contents of
 partitions are compared by digest, so what was made again with the same rows makes nothing downstream stale.
@@ -17,9 +19,9 @@ from ingestion.lake import digest_of
 from ingestion.ledger import State
 from ingestion.site_time import hour_key, hour_of
 
-ASSETS = ("events", "traffic", "moving_averages", "visits", "breakdowns", "reports")
+ASSETS = ("events", "stored_events", "traffic", "moving_averages", "visits", "breakdowns", "reports")
 """Upstream first."""
-HOURLY = ("events", "traffic", "moving_averages")
+HOURLY = ("events", "stored_events", "traffic", "moving_averages")
 
 Key = tuple[str, str]
 """Asset and partition."""
@@ -37,7 +39,7 @@ def reads(asset: str, state: State, now: datetime) -> Reads:
     """Every partition of an asset that there should be, and the upstream partitions that it reads. A partition that was
     published and has lost its inputs is among them, with none: it must become empty."""
     found = {
-        "events": _events, "traffic": _traffic, "moving_averages": _moving_averages,
+        "events": _events, "stored_events": _stored_events, "traffic": _traffic, "moving_averages": _moving_averages,
         "visits": _visits, "breakdowns": _breakdowns, "reports": _reports,
     }[asset](state, now)  # fmt: skip
     published = {partition: frozenset[Key]() for name, partition in state.published if name == asset}
@@ -107,6 +109,18 @@ def _events(state: State, now: datetime) -> Reads:
     return {hour: frozenset() for hour in state.raw}
 
 
+def _stored_events(state: State, now: datetime) -> Reads:
+    """An arrival hour reads itself, and all earlier arrivals of its dates: a copy that came first may lie there."""
+    dates_of_arrival, arrivals_of_date = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for touch in state.touched:
+        dates_of_arrival[touch.arrival_hour].add(touch.date)
+        arrivals_of_date[touch.date].add(touch.arrival_hour)
+    return {
+        hour: frozenset(("events", arrival) for day in dates for arrival in arrivals_of_date[day] if arrival <= hour)
+        for hour, dates in dates_of_arrival.items()
+    }
+
+
 def _traffic(state: State, now: datetime) -> Reads:
     """An event hour reads the arrival hours that have events of it, and all earlier arrivals of the same dates: a copy that
     came first may lie there."""
@@ -163,7 +177,7 @@ def _reports(state: State, now: datetime) -> Reads:
     """The report tables of a date: those of hours by UTC date, with the visits that began in them on any site's date, and
     with what became of the events that arrived in them, whatever their date (it is told with the visits)."""
     found = defaultdict[str, set[Key]](set)
-    for asset in HOURLY:
+    for asset in ("events", "traffic", "moving_averages"):
         for hour in _filled(asset, state):
             found[hour[:10]].add((asset, hour))
     for day in _filled("breakdowns", state):

@@ -5,11 +5,14 @@ Dagster builds its graph when this is imported, so FOOTFALL_START is read here.
 
 import logging
 import warnings
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
+from assets.lineage import HOURLY
 from ingestion.settings import Settings, from_environment
+from ingestion.site_time import hour_of
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)  # backfill_policy is one; it bounds the partitions of a run
 
@@ -28,3 +31,23 @@ if (datetime.now(UTC) - SETTINGS.start).total_seconds() / 3600 > SLOW_BEYOND_HOU
         "FOOTFALL_START=%s makes more than %s hourly partitions: Dagster's pages will be slow",
         SETTINGS.start.date(), f"{SLOW_BEYOND_HOURS:,}",
     )  # fmt: skip
+
+
+def chunks(
+    asset: str, partitions: Sequence[str], hours: int, dates: int, bridged: int = 1
+) -> Iterator[tuple[str, str]]:
+    """First and last partition of each Dagster run: runs are contiguous and no longer than `hours` or `dates`. A step of at most
+    `bridged` partitions does not begin another run: those between have no inputs, and making them empty costs less."""
+    hourly = asset in ("raw_events", *HOURLY)
+    most, step = (hours, timedelta(hours=1)) if hourly else (dates, timedelta(days=1))
+    moment = hour_of if hourly else date.fromisoformat
+    first = last = ""
+    for partition in partitions:
+        if first and (
+            moment(partition) - moment(first) >= most * step or moment(partition) - moment(last) > bridged * step
+        ):  # type: ignore[operator]
+            yield first, last
+            first = ""
+        first, last = first or partition, partition
+    if first:
+        yield first, last

@@ -2,19 +2,31 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 import dagster as dg
 import polars as pl
+import psycopg
 
-from assets.lineage import inputs
-from ingestion.lake import LakeObject, digest_of
-from ingestion.ledger import Outcome, PartitionObject, State
+from assets.lineage import inputs, stale
+from ingestion.event_log import EventLogUnavailable
+from ingestion.lake import LakeFailed, LakeObject, ListedObjectGone, digest_of
+from ingestion.ledger import LedgerUnreachable, Outcome, PartitionObject, State, Superseded
+from ingestion.pull import LogTruncated
 from ingestion.stores import Stores
 
+ONLY_STALE = "footfall/only_stale"
+"""A run's tag: of its partitions, those that are up to date are left as they are."""
+RETRIES, FIRST_WAIT = 4, 2
+"""Of a step whose server does not answer: after 2, 4, 8 and 16 seconds."""
 PUBLISHED_AT_ONCE = 50
 ROWS_AT_ONCE = 200_000
+
+
+class Unmakeable(Exception):
+    """A partition cannot be made of what is there now, and another try would not help: nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +47,14 @@ class Made:
     objects: Sequence[PartitionObject] = ()
     landing: Sequence[Landing] = ()
     touched: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    stored: int = 0
+    """Rows written to another store, of which the ledger knows no content: nothing downstream reads them."""
 
     @property
     def rows(self) -> int:
-        """Rows of its objects; without any, rows that landed."""
-        return sum(item.object.rows for item in self.objects) or sum(item.rows.height for item in self.landing)
+        """Rows of its objects; without any, rows that landed or were stored."""
+        landed = sum(item.rows.height for item in self.landing)
+        return sum(item.object.rows for item in self.objects) or landed or self.stored
 
 
 @dataclass(frozen=True)
@@ -66,21 +81,22 @@ def replace_partitions(
     """Replaces the partitions of a Dagster run with what `make` makes of them."""
     asset = context.asset_key.path[-1]
     code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""
-    partitions = sorted(context.partition_keys)
     started = time.monotonic()
-    work = Work(stores, stores.ledger.state(), stores.ledger.next_version())
-    made_from = inputs(asset, work.state, datetime.now(UTC), also=partitions)
-    context.log.info(f"{asset} {_span(partitions)}: started, version {work.version}")
-    rows = size = 0
-    for batch in _batches(make(work, partitions)):
-        outcomes = [_outcome(made, made_from[made.partition]) for made in batch]
-        rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
-        with stores.ledger.replacing(asset, work.version, code_version) as replacement:
-            replacement.publish(outcomes)
-            for landing in _merged([landing for made in batch for landing in made.landing]):
-                replacement.land(landing.table, landing.key, landing.partitions, landing.rows)
-                if landing.table == "traffic":
-                    replacement.refresh_first_hours(landing.partitions)  # type: ignore[arg-type]
+    with retried(context, stores):
+        work = Work(stores, stores.ledger.state(), stores.ledger.next_version())
+        partitions = to_make(context, asset, work.state)
+        made_from = inputs(asset, work.state, datetime.now(UTC), also=partitions)
+        context.log.info(f"{asset} {_span(partitions)}: started, version {work.version}")
+        rows = size = 0
+        for batch in _batches(make(work, partitions)):
+            outcomes = [_outcome(made, made_from[made.partition]) for made in batch]
+            rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
+            with stores.ledger.replacing(asset, work.version, code_version) as replacement:
+                replacement.publish(outcomes)
+                for landing in _merged([landing for made in batch for landing in made.landing]):
+                    replacement.land(landing.table, landing.key, landing.partitions, landing.rows)
+                    if landing.table == "traffic":
+                        replacement.refresh_first_hours(landing.partitions)  # type: ignore[arg-type]
     seconds = time.monotonic() - started
     context.log.info(f"{asset} {_span(partitions)}: done, {rows} rows, {seconds * 1000:.0f} ms")
     return dg.MaterializeResult(
@@ -94,6 +110,28 @@ def replace_partitions(
             **(metadata or {}),
         },
     )
+
+
+@contextmanager
+def retried(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[None]:
+    """A step's work: tried again when a server did not answer, never when another try cannot help. Raises what Dagster expects."""
+    tried: int = context.op_execution_context.retry_number
+    try:
+        stores.ledger.reconnect()
+        yield
+    except (Unmakeable, Superseded, ListedObjectGone, LogTruncated) as problem:
+        raise dg.Failure(str(problem), allow_retries=False) from problem
+    except (psycopg.OperationalError, LedgerUnreachable, EventLogUnavailable, LakeFailed) as problem:
+        raise dg.RetryRequested(RETRIES, FIRST_WAIT * 2**tried) from problem
+
+
+def to_make(context: dg.AssetExecutionContext, asset: str, state: State) -> list[str]:
+    """The partitions of a run that it makes: all of them, unless it was told to leave what is up to date."""
+    wanted = sorted(context.partition_keys)
+    if ONLY_STALE not in context.run.tags:
+        return wanted
+    due = set(stale(asset, state, datetime.now(UTC)))
+    return [partition for partition in wanted if partition in due]
 
 
 def _batches(every: Iterable[Made]) -> Iterator[list[Made]]:
@@ -123,6 +161,8 @@ def _outcome(made: Made, made_from: Mapping[str, str]) -> Outcome:
     """What is published of a partition. Its content is a digest of rows, not of versioned names, so that the same rows made
     again are the same content."""
     digests = sorted(f"{item.day} {item.bucket} {item.object.digest}" for item in made.objects)
+    if made.stored:
+        digests.append(f"{made.stored} rows stored")
     digests += [f"{item.table} {_digest(item.rows)}" for item in made.landing if item.rows.height]
     landed = sum(item.rows.estimated_size() for item in made.landing)
     return Outcome(
@@ -150,4 +190,6 @@ def put_bucket(
 
 
 def _span(partitions: Sequence[str]) -> str:
+    if not partitions:
+        return "nothing"
     return partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]} ({len(partitions)})"

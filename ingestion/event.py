@@ -67,8 +67,22 @@ class Reason(StrEnum):
     INVALID_VISITOR_ID = "invalid_visitor_id"
     INVALID_USER_ID = "invalid_user_id"
     INVALID_STATED_VALUE = "invalid_stated_value"
+    UNKNOWN_SITE = "unknown_site"
+    TOO_OLD = "too_old"
+    TOO_EARLY = "too_early"
+    BODY_TOO_LARGE = "body_too_large"
+    TOO_MANY_EVENTS = "too_many_events"
+    NO_EVENTS = "no_events"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     NOT_A_PAGEVIEW = "not_a_pageview"
     MALFORMED_LINE = "malformed_line"
+
+
+STATED = (
+    "ip", "user_agent", "country", "region", "city", "browser", "browser_version", "os", "os_version", "device",
+    "source", "channel", "utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term",
+)  # fmt: skip
+"""Text that only a trusted import may state; what is not stated is computed."""
 
 
 class Refused(ValueError):
@@ -115,7 +129,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     visitor_id: Identifier | None = None
     user_id: Identifier | None = None
 
-    # what only an import may state; what is not stated is computed
+    # what only an import may state: STATED, and `bot`
     ip: Text | None = None
     user_agent: Text | None = None
     country: Text | None = None
@@ -179,11 +193,7 @@ SHORT_NAMES = {
     "sd": "scroll_depth",
     "e": "engagement_time",
 }
-OPTIONAL_TEXT = (
-    "referrer", "language", "title", "user_id",
-    "ip", "user_agent", "country", "region", "city", "browser", "browser_version", "os", "os_version", "device",
-    "source", "channel", "utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term",
-)  # fmt: skip
+OPTIONAL_TEXT = ("referrer", "language", "title", "user_id", *STATED)
 
 E = TypeVar("E", bound=Event)
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
+from ingestion.event import Event, RawLine
 from ingestion.site_time import MINUTE_MS, date_bounds, site_date
 
 CARRY_OVER_MS = 30 * MINUTE_MS
@@ -20,6 +22,10 @@ class Cookieless:
     previous_visitor_hash: str | None
 
 
+Salts = Callable[[date], bytes]
+"""The salt of a site date. Raises KeyError for a date that has none, or none any more."""
+
+
 @dataclass(frozen=True)
 class ImportSalts:
     """One salt per site date, all derived from a random key that is never written and so is gone after the import."""
@@ -30,7 +36,7 @@ class ImportSalts:
         return hashlib.blake2b(day.isoformat().encode(), key=self.key, digest_size=32).digest()
 
 
-def cookieless(salts: ImportSalts, site: str, time_zone: str, instant_ms: int, address: str, agent: str) -> Cookieless:
+def cookieless(salts: Salts, site: str, time_zone: str, instant_ms: int, address: str, agent: str) -> Cookieless:
     """The hash, salted per site date, of site, address and agent (64 bits, in hexadecimal)."""
     day = site_date(time_zone, instant_ms)
     began, _ = date_bounds(time_zone, day)
@@ -43,6 +49,18 @@ def cookieless(salts: ImportSalts, site: str, time_zone: str, instant_ms: int, a
 
 def _visitor_hash(salt: bytes, *parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), key=salt, digest_size=8).hexdigest()
+
+
+def identified(event: Event, site: str, time_zone: str, instant: int, event_id: UUID, salts: Salts) -> RawLine:
+    """An event as it is kept for one of its sites: its address truncated, and unless the site supplied a visitor's id, the
+    cookieless hash of address and agent in its place."""
+    kept = {name: getattr(event, name) for name in Event.__struct_fields__}
+    kept |= {"domain": site, "timestamp": instant, "event_id": event_id, "ip": truncated_address(event.ip)}
+    raw = RawLine(**kept)
+    if event.visitor_id is None:
+        who = cookieless(salts, site, time_zone, instant, event.ip or "", event.user_agent or "")
+        raw.visitor_hash, raw.previous_visitor_hash = who.visitor_hash, who.previous_visitor_hash
+    return raw
 
 
 def assigned_event_id(key: bytes, site: str, line: bytes, occurrence: int) -> UUID:

@@ -15,7 +15,7 @@ import zstandard
 
 from ingestion.event import NO_SITE, Event, RawLine, encode
 from ingestion.files import ImportRefused, Progress, numbered_lines, opened
-from ingestion.identity import ImportSalts, assigned_event_id, cookieless, truncated_address
+from ingestion.identity import ImportSalts, assigned_event_id, identified
 from ingestion.lake import Lake, LakeObject
 from ingestion.ledger import Ledger
 from ingestion.protocols import access_log, ndjson
@@ -186,17 +186,9 @@ class _RawLines:
         self, event: Event, instant: int | None, site: str, line: bytes, number: int, occurrence: int
     ) -> RawLine:
         assert instant is not None
-        kept = {name: getattr(event, name) for name in Event.__struct_fields__}
-        kept |= {"domain": site, "timestamp": instant, "ip": truncated_address(event.ip)}
-        if event.event_id is None:
-            kept["event_id"] = assigned_event_id(self._event_id_key, site, line, occurrence)
-        raw = RawLine(**kept, line=number)
-        if event.visitor_id is None:
-            time_zone = self._time_zone(site)
-            identity = cookieless(self._salts, site, time_zone, instant, event.ip or "", event.user_agent or "")
-            raw.visitor_hash, raw.previous_visitor_hash = identity.visitor_hash, identity.previous_visitor_hash
-        else:
-            self._time_zone(site)
+        event_id = event.event_id or assigned_event_id(self._event_id_key, site, line, occurrence)
+        raw = identified(event, site, self._time_zone(site), instant, event_id, self._salts)
+        raw.line = number
         return raw
 
     def _time_zone(self, site: str) -> str:

@@ -18,6 +18,10 @@ class LakeFailed(Exception):
     """The lake cannot be read or written. The message names the object and the way out."""
 
 
+class ListedObjectGone(LakeFailed):
+    """An object that the ledger lists is not there, or is not what was listed."""
+
+
 @dataclass(frozen=True)
 class LakeObject:
     """An object as the ledger lists it: `digest` is the BLAKE2b of its bytes."""
@@ -55,6 +59,15 @@ class Lake:
             return obstore.get(self._store, name).bytes().to_bytes()
         except (BaseError, OSError) as problem:
             raise LakeFailed(f"could not read {name} from {self.url}: {_reason(problem)}") from problem
+
+    def get_listed(self, item: LakeObject) -> bytes:
+        """A listed object's bytes. Raises ListedObjectGone unless they are what was listed."""
+        data = self.find(item.name)
+        if data is None:
+            raise ListedObjectGone(f"could not read {item.name} from {self.url}: it is not there")
+        if digest_of(data) != item.digest:
+            raise ListedObjectGone(f"{item.name} has changed")
+        return data
 
     def find(self, name: str) -> bytes | None:
         """An object's bytes; None if it is not there. Raises LakeFailed."""

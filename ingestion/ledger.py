@@ -79,6 +79,19 @@ class PartitionObject:
 
 
 @dataclass(frozen=True)
+class OffsetRange:
+    """What was read of a partition of the event log, for one arrival hour: `end` is excluded. Without an object there were no
+    lines, or retention was faster than the reader (`lost`)."""
+
+    log_partition: int
+    first: int
+    end: int
+    hour: str
+    object: LakeObject | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run made of one partition."""
 
@@ -103,12 +116,23 @@ class Ledger:
                 "FOOTFALL_POSTGRES is not a valid URL (it is not shown: it may hold a password): write it like "
                 "postgresql://user:password@host:5432/database, with %20 for a blank and so on"
             ) from None
+        self._url = url
+        self._connect()
+
+    def _connect(self) -> None:
         try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="footfall")
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=10, application_name="footfall"
+            )
         except psycopg.Error as problem:
             reason = " ".join(str(problem).split())
             raise LedgerUnreachable(f"PostgreSQL cannot be reached: {reason} (check FOOTFALL_POSTGRES)") from None
         self._connection.execute("set time zone 'UTC'")
+
+    def reconnect(self) -> None:
+        """Makes the connection again if it broke. What was locked over the old one is not locked any more."""
+        if self._connection.closed:
+            self._connect()
 
     def __enter__(self) -> "Ledger":
         return self
@@ -208,6 +232,40 @@ class Ledger:
                 [hour],
             )
         ]
+
+    # What was read of the event log
+
+    def read_until(self) -> dict[int, tuple[int, str]]:
+        """For each partition of the event log that was read: the offset where the next reader begins, and the arrival hour of
+        the last range."""
+        return {
+            partition: (end, hour)
+            for partition, end, hour in self._connection.execute(
+                """select distinct on (log_partition) log_partition, end_offset, hour from footfall.offset_ranges
+                   order by log_partition, end_offset desc"""
+            )
+        }
+
+    def list_range(self, read: OffsetRange) -> None:
+        """Makes a range of the event log visible, with its raw object. Raises Superseded unless it begins where the last one
+        of its partition ended: ranges tile."""
+        with self._connection.transaction():
+            self._connection.execute("lock table footfall.offset_ranges in share row exclusive mode")
+            until, _ = self.read_until().get(read.log_partition, (0, ""))
+            if read.first != until:
+                raise Superseded(
+                    f"partition {read.log_partition} of the event log is read to {until}, not {read.first}"
+                )
+            if read.object:
+                self._connection.execute(
+                    "insert into footfall.raw_objects (name, hour, lines, bytes, digest) values (%s, %s, %s, %s, %s)",
+                    [read.object.name, read.hour, read.object.rows, read.object.bytes, read.object.digest],
+                )
+            self._connection.execute(
+                """insert into footfall.offset_ranges (log_partition, first_offset, end_offset, hour, object, lost)
+                   values (%s, %s, %s, %s, %s, %s)""",
+                [read.log_partition, read.first, read.end, read.hour, read.object and read.object.name, read.lost],
+            )
 
     # What there is, and what it was made from
 

@@ -32,7 +32,7 @@ EMPTY = """
         perform pg_terminate_backend(pid, 5000) from pg_stat_activity  -- what a failed test left
             where datname = current_database() and pid <> pg_backend_pid();
         set local session_replication_role = replica;                  -- in any order
-        for name in select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('footfall', 'landing')
+        for name in select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('footfall', 'landing', 'store')
         loop
             execute 'delete from ' || name;
         end loop;

@@ -133,7 +133,11 @@ _is_usual_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 
 
 def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
-    """An event id, in its usual form from here on, and a time: whoever wrote the line sent or assigned them."""
+    """One site, an event id, both in their usual form from here on, and a time: whoever wrote the line sent or assigned them."""
+    sites = sites_in(raw.domain or "")
+    if len(sites) != 1:
+        return Reason.INVALID_DOMAIN
+    (raw.domain,) = sites
     if raw.event_id is None:
         return Reason.INVALID_EVENT_ID
     if not _is_usual_id(raw.event_id):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from assets.lineage import ASSETS, affected, inputs, reads, stale
+from assets.lineage import ASSETS, HOURLY, affected, inputs, reads, stale
 from assets.transforms.enrich import RULES_VERSION
 from ingestion.ledger import Published, State, Touch
 
@@ -36,7 +36,7 @@ def settled(ledger: State) -> State:
 
 
 def test_an_empty_ledger_has_nothing_to_make():
-    assert [stale(asset, EMPTY, NOW) for asset in ASSETS] == [[]] * 6
+    assert [stale(asset, EMPTY, NOW) for asset in ASSETS] == [[]] * len(ASSETS)
 
 
 def test_an_hour_with_raw_objects_is_made_from_them_and_from_the_rules():
@@ -127,6 +127,6 @@ def test_affected_are_readers_before_or_after_a_change():
 @pytest.mark.parametrize("asset", ASSETS)
 def test_a_partition_that_was_made_from_nothing_is_complete(asset):
     """A run is contiguous, so it also makes the partitions between those that have inputs."""
-    partition = "2026-11-20T10" if asset in ("events", "traffic", "moving_averages") else "2026-11-20"
+    partition = "2026-11-20T10" if asset in HOURLY else "2026-11-20"
     made = Published(1, "1", inputs(asset, EMPTY, NOW, also=[partition])[partition], "")
     assert stale(asset, replace(EMPTY, published={(asset, partition): made}), NOW) == []

@@ -1,11 +1,12 @@
 """Settings: their defaults, and messages that name the variable, the value and the way out."""
 
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from ingestion.settings import Settings, SettingsError, from_environment
+from ingestion.settings import Address, Settings, SettingsError, from_environment
 
 
 def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,11 +21,18 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         chunk_rows=100_000,
         chunk_hours=336,
         chunk_dates=31,
+        collector=Address("127.0.0.1", 8000),
+        dagster=Address("127.0.0.1", 3000),
+        any_site=False,
+        trusted_proxies=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        hourly_minutes=15,
+        daily_minutes=30,
     )
 
 
 def test_an_empty_value_is_the_default() -> None:
     names = ["HOME", "START", "POSTGRES", "LAKE", "BUCKETS", "CHUNK_ROWS", "CHUNK_HOURS", "CHUNK_DATES"]
+    names += ["COLLECTOR", "DAGSTER", "ANY_SITE", "HOURLY_MINUTES", "DAILY_MINUTES"]
     assert from_environment({f"FOOTFALL_{name}": "" for name in names}) == from_environment({})
 
 
@@ -49,6 +57,17 @@ def test_an_empty_value_is_the_default() -> None:
         ("CHUNK_ROWS", "1", "chunk_rows", 1),
         ("CHUNK_HOURS", "24", "chunk_hours", 24),
         ("CHUNK_DATES", "7", "chunk_dates", 7),
+        ("COLLECTOR", "0.0.0.0:80", "collector", ("0.0.0.0", 80)),
+        ("COLLECTOR", "[::1]:8000", "collector", ("::1", 8000)),
+        ("ANY_SITE", "yes", "any_site", True),
+        ("TRUSTED_PROXIES", "", "trusted_proxies", ()),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.0/8, 192.0.2.7",
+            "trusted_proxies",
+            (ip_network("10.0.0.0/8"), ip_network("192.0.2.7")),
+        ),
+        ("HOURLY_MINUTES", "5", "hourly_minutes", 5),
     ],
 )
 def test_a_value(name: str, value: str, field: str, wanted: object) -> None:
@@ -68,6 +87,11 @@ def test_a_value(name: str, value: str, field: str, wanted: object) -> None:
         ("LAKE", "file://", "file:///"),
         ("HOME", "~nobody-has-this-name/f", "folder"),
         *((name, value, "from 1 to") for name in ("BUCKETS", "CHUNK_ROWS", "CHUNK_HOURS", "CHUNK_DATES") for value in ("0", "-1", "1.5", "many", "٣", "1_000", " 1", "9" * 12)),
+        ("COLLECTOR", "8000", "host:port"),
+        ("DAGSTER", "localhost:65536", "host:port"),
+        ("ANY_SITE", "true", "yes nor no"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "10.0.0.0/8"),
+        ("DAILY_MINUTES", "7", "divide an hour"),
         ("BUCKETS", "4097", "4096"),
         ("BUCKETS", "9" * 5_000, "4096"),
     ],

@@ -1,0 +1,94 @@
+"""What there is to do: the one plan for new hours, late events, missed ticks, failed runs and restarts.
+
+It is computed from the ledger and the event log alone, so that whatever was missed is found by the next look. A plan may name
+more partitions than need to be made: its runs say `ONLY_STALE`, and each step looks again at what is stale when its turn comes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from assets.lineage import affected, reads, stale
+from assets.replace import ONLY_STALE
+from assets.transforms.trend import LONGEST
+from ingestion.ledger import State
+from ingestion.pull import HOUR
+from ingestion.settings import Settings
+from ingestion.site_time import hour_key, hour_of
+from orchestration.materialize import chunks
+
+DAYS_AHEAD = 1
+"""Partitions of dates there are: UTC+14 is early."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Partitions of a job, both included."""
+
+    job: str
+    first: str
+    last: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {
+            "dagster/asset_partition_range_start": self.first,
+            "dagster/asset_partition_range_end": self.last,
+            ONLY_STALE: "yes",
+        }
+
+
+def due_hours(state: State, unread: Iterable[str], now: datetime) -> set[str]:
+    """Hours of which an hourly asset is missing or stale, or will be when the event log is read."""
+    arrivals = {*unread, *stale("events", state, now)}
+    due, changed = set(arrivals), {("events", hour) for hour in arrivals}
+    for asset in ("stored_events", "traffic", "moving_averages"):
+        made_from = reads(asset, state, now)
+        partitions = {*stale(asset, state, now), *affected(asset, changed, made_from, made_from)}
+        due |= partitions
+        changed |= {(asset, hour) for hour in partitions}
+    return due | _averaged(due, now)
+
+
+def _averaged(hours: set[str], now: datetime) -> set[str]:
+    """The hours whose averages look back over one of some hours, as far as they have begun."""
+    current = hour_of(hour_key(now.astimezone(UTC)))
+    firsts = {hour_of(hour) for hour in hours}
+    found = set[datetime]()
+    for first in sorted(firsts):
+        ahead = first
+        while ahead <= current and ahead < first + LONGEST * HOUR and ahead not in found:
+            found.add(ahead)
+            ahead += HOUR
+    return {hour_key(hour) for hour in found}
+
+
+def due_dates(state: State, now: datetime) -> set[str]:
+    """Dates of which a daily asset or a report table is missing or stale, or will be when the assets before it are made."""
+    due, changed = set[str](), set[tuple[str, str]]()
+    for asset in ("visits", "breakdowns", "reports"):
+        made_from = reads(asset, state, now)
+        partitions = {*stale(asset, state, now), *affected(asset, changed, made_from, made_from)}
+        due |= partitions
+        changed |= {(asset, day) for day in partitions}
+    return due
+
+
+def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settings, now: datetime) -> Iterator[Range]:
+    """Contiguous ranges of what is due, the oldest first, each no longer than the settings' chunk: without what a run in flight
+    has among its partitions, and without partitions that Dagster does not have (yet)."""
+    last = (
+        hour_key(now.astimezone(UTC))
+        if job == "hourly"
+        else str(now.astimezone(UTC).date() + timedelta(days=DAYS_AHEAD))
+    )
+    first = hour_key(settings.start) if job == "hourly" else str(settings.start.date())
+    asset = "events" if job == "hourly" else "visits"
+    wanted = sorted(
+        partition
+        for partition in due
+        if first <= partition <= last
+        and not any(other.job == job and other.first <= partition <= other.last for other in busy)
+    )
+    for begin, end in chunks(asset, wanted, settings.chunk_hours, settings.chunk_dates, bridged=1):
+        yield Range(job, begin, end)
