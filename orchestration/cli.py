@@ -14,11 +14,14 @@ from typing import Any
 import click
 
 from ingestion.event import site_name
+from ingestion.event_log import EventLogUnavailable
+from ingestion.event_store import find_visitor, open_event_store
 from ingestion.files import ImportRefused
 from ingestion.importer import Imported, import_access_log, import_events
 from ingestion.lake import LakeFailed
 from ingestion.ledger import LedgerUnreachable, SiteExists
 from ingestion.postgres import PostgresFailed, stop_postgres
+from ingestion.pull import LogTruncated
 from ingestion.settings import SettingsError, from_environment
 from ingestion.site_time import UnknownTimeZone, zone
 from ingestion.stores import Stores, open_stores
@@ -26,9 +29,11 @@ from ingestion.sweep import sweep_unlisted
 from orchestration.progress import progress_bar
 
 SPOKEN: tuple[type[Exception], ...] = (
+    EventLogUnavailable,
     ImportRefused,
     LakeFailed,
     LedgerUnreachable,
+    LogTruncated,
     PostgresFailed,
     SettingsError,
     SiteExists,
@@ -187,6 +192,46 @@ def prepare_dagster(stores: Stores) -> None:
 
 
 @footfall.command()
+def collector() -> None:
+    """Take events by HTTP, at FOOTFALL_COLLECTOR (default 127.0.0.1:8000), until it is ended by Ctrl-C.
+
+    POST /api/event takes one event or an array; /health and /metrics are for machines.
+    """
+    from ingestion.collector.server import PortInUse, refuse_port_in_use, serve
+
+    with _spoken(PortInUse), _stores() as stores:
+        refuse_port_in_use(stores.settings.collector, "FOOTFALL_COLLECTOR")
+        os.environ["FOOTFALL_POSTGRES"] = stores.postgres_url
+        serve(stores.settings)
+
+
+@footfall.command()
+@click.argument("site", callback=_site)
+@click.argument("visitor")
+@click.option("--events", "most", default=50, show_default=True, help="How many of the latest events to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def visitor(site: str, visitor: str, most: int, as_json: bool) -> None:
+    """Print what is known of VISITOR on SITE, and the visitor's timeline.
+
+    VISITOR is the id that the site supplied, or the cookieless hash that events carry.
+    """
+    from serving.page import page_console
+    from serving.visitor import print_visitor, visitor_as_json
+
+    with _stores() as stores, open_event_store(stores.settings, stores.postgres_url) as store:
+        found = find_visitor(store, site, visitor)
+        if found is None:
+            raise click.ClickException(
+                f"no visitor {visitor!r} is known on {site} (footfall materialize brings new events to the event store)"
+            )
+        timeline = store.timeline(site, visitor, most)
+    if as_json:
+        click.echo(visitor_as_json(found, timeline))
+    else:
+        print_visitor(found, timeline, page_console())
+
+
+@footfall.command()
 @click.argument("site", callback=_site)
 @click.option("--from", "first", callback=_date, help="First date, of the site's time zone.")
 @click.option("--to", "last", callback=_date, help="Last date, included.")
@@ -278,8 +323,25 @@ def demo(log: Path | None, site: str | None) -> None:
 
 
 @footfall.command()
+def up() -> None:
+    """Run everything, until Ctrl-C: the collector, the Dagster UI, and the schedules that keep reports at most an hour behind."""
+    from ingestion.collector.server import PortInUse
+    from orchestration.up import UpFailed
+    from orchestration.up import up as run
+
+    with _spoken(UpFailed, PortInUse):
+        settings = from_environment()
+        run(settings, click.echo)
+
+
+@footfall.command()
 def down() -> None:
-    """End what Footfall has started under FOOTFALL_HOME: the embedded PostgreSQL."""
+    """End what Footfall has started under FOOTFALL_HOME: `footfall up`, and the embedded PostgreSQL."""
+    from orchestration.up import down as end
+
     with _spoken():
-        stopped = stop_postgres(from_environment().home)
-    click.echo("stopped PostgreSQL" if stopped else "nothing was running")
+        settings = from_environment()
+        stopped = [
+            name for name, was in (("footfall up", end(settings)), ("PostgreSQL", stop_postgres(settings.home))) if was
+        ]
+    click.echo(f"stopped {' and '.join(stopped)}" if stopped else "nothing was running")

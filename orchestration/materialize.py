@@ -1,18 +1,22 @@
-"""Materializing in this process, upstream first, each stage as Dagster runs of contiguous partitions.
+"""Materializing in this process, upstream first, each stage as Dagster runs of contiguous partitions. What is unread of the event
+log comes first.
 
 Without bounds: all that is missing or stale by its inputs. With bounds: those arrival hours, then every hour and date that
 reads them, whether or not it is stale, and whatever of it has become stale.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from datetime import date, datetime, timedelta
+from datetime import datetime
 
 import dagster as dg
 
-from assets.lineage import ASSETS, HOURLY, Key, affected, reads, stale
+from assets.lineage import ASSETS, Key, affected, reads, stale
+from assets.partitions import chunks
+from assets.raw_events import unread_hours
 from ingestion.ledger import State
-from ingestion.site_time import hour_key, hour_of
+from ingestion.pull import HOUR
+from ingestion.site_time import hour_key
 from ingestion.stores import Stores
 from orchestration.definitions import ASSETS as DEFINED
 from orchestration.definitions import RESOURCES
@@ -38,6 +42,9 @@ def materialize(
     with stores.ledger.excluding("materialize"), dg.DagsterInstance.get() as instance:
         # Holds its connections, as the webserver does; otherwise each of a run's events opens one (4,600 for 140 hours).
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
+        unread = unread_hours(stores, end - HOUR if end else now, now)
+        _run(instance, stores, "raw_events", unread, progress)
+        counts["raw_events"] = len(unread)
         changed: set[Key] = set()
         before = stores.ledger.state()
         for asset in ASSETS:
@@ -65,29 +72,12 @@ def _run(
     instance: dg.DagsterInstance, stores: Stores, asset: str, partitions: Sequence[str], progress: Progress
 ) -> None:
     done = 0
-    for first, last in chunks(asset, partitions, stores.settings.chunk_hours, stores.settings.chunk_dates):
+    for first, last in chunks(asset, partitions, stores.settings.chunk_hours, stores.settings.chunk_dates, BRIDGED):
         progress(done, len(partitions), asset)
         _run_chunk(instance, stores, asset, first, last)
         done += sum(first <= partition <= last for partition in partitions)
     if partitions:
         progress(done, len(partitions), asset)
-
-
-def chunks(asset: str, partitions: Sequence[str], hours: int, dates: int) -> Iterator[tuple[str, str]]:
-    """First and last partition of each Dagster run: runs are contiguous and no longer than the setting. Partitions without
-    inputs that lie between are made too, and are empty: it costs less than another run."""
-    most, step = (hours, timedelta(hours=1)) if asset in HOURLY else (dates, timedelta(days=1))
-    moment = hour_of if asset in HOURLY else date.fromisoformat
-    first = last = ""
-    for partition in partitions:
-        if first and (
-            moment(partition) - moment(first) >= most * step or moment(partition) - moment(last) > BRIDGED * step
-        ):  # type: ignore[operator]
-            yield first, last
-            first = ""
-        first, last = first or partition, partition
-    if first:
-        yield first, last
 
 
 def _run_chunk(instance: dg.DagsterInstance, stores: Stores, asset: str, first: str, last: str) -> None:
@@ -111,7 +101,7 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         error = getattr(event.event_specific_data, "error", None) if event.is_failure else None
         if error:
-            while error.cause and (error.cls_name or "").startswith("Dagster"):
+            while error.cause and (error.cls_name or "").startswith(("Dagster", "RetryRequested")):
                 error = error.cause
             return str(error.message).strip().removeprefix(f"{error.cls_name}: ")
     return "the run failed; see its log in the Dagster UI"

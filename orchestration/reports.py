@@ -13,6 +13,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 
 from assets.lineage import inputs
 from assets.partitions import DATES, EVERY_DATES_RUN, SETTINGS
+from assets.replace import retried, to_make
 from ingestion.ledger import Outcome
 from ingestion.stores import Stores
 from orchestration.publish import publish_reports
@@ -68,9 +69,9 @@ PROJECT = dbt_project()
 def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.ResourceParam[Stores]) -> Iterator[Any]:
     """Report tables of some dates. dbt runs exclude each other, since all build in one schema."""
     _refuse_a_part(context)
-    dates = sorted(context.partition_keys)
-    with stores.ledger.excluding("dbt"):
+    with retried(context, stores), stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
+        dates = to_make(context, "reports", state)
         stores.ledger.begin_build(dates)
         yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
         made_from = inputs("reports", state, datetime.now(UTC), also=dates)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from assets.lineage import affected, reads, stale
+from assets.partitions import chunks
 from assets.replace import ONLY_STALE
 from assets.transforms.trend import LONGEST
 from ingestion.ledger import State
 from ingestion.pull import HOUR
 from ingestion.settings import Settings
 from ingestion.site_time import hour_key, hour_of
-from orchestration.materialize import chunks
 
 DAYS_AHEAD = 1
 """Partitions of dates there are: UTC+14 is early."""
@@ -90,5 +90,5 @@ def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settin
         if first <= partition <= last
         and not any(other.job == job and other.first <= partition <= other.last for other in busy)
     )
-    for begin, end in chunks(asset, wanted, settings.chunk_hours, settings.chunk_dates, bridged=1):
+    for begin, end in chunks(asset, wanted, settings.chunk_hours, settings.chunk_dates):
         yield Range(job, begin, end)

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 
 import orchestration.definitions
-from assets.partitions import DATES, HOURS
+from assets.partitions import DATES, HOURS, chunks
 from ingestion.site_time import hour_key, hour_of
-from orchestration.materialize import chunks
+from orchestration.materialize import BRIDGED
 
 SPECS = {
     "events": ("collect", set()),
@@ -77,4 +77,6 @@ def hours(first: str, *steps: int) -> list[str]:
 )
 def test_runs_are_contiguous_and_bounded(steps, most, spans):
     first = "2026-11-22T00"
-    assert list(chunks("events", hours(first, *steps), most, 1)) == [tuple(hours(first, *span)) for span in spans]
+    assert list(chunks("events", hours(first, *steps), most, 1, BRIDGED)) == [
+        tuple(hours(first, *span)) for span in spans
+    ]
