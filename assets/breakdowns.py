@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from assets.partitions import DATES, EVERY_DATES_RUN
+from assets.partitions import DATES, EVERY_DATES_RUN, GRAIN_DATE
 from assets.replace import Landing, Made, Work, replace_partitions
 from assets.transforms.rollup import actions, site_totals, visit_days
 from assets.transforms.rollup import breakdowns as break_down
@@ -27,6 +27,7 @@ from ingestion.stores import Stores
     code_version="1",
     group_name="daily",
     owners=["team:footfall"],
+    tags=GRAIN_DATE,
     kinds={"polars", "postgres"},
 )
 def breakdowns(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]

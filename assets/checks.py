@@ -1,15 +1,26 @@
-"""What is checked on every run, from what was stored: the two equations of the accounts, each side counted apart; and offsets.
+"""What is checked from what is stored, each side counted apart.
 
 received = accepted + rejected                      by arrival hour, in `events`
 accepted = counted + bots + duplicates              by date, in `visits`
+offset ranges tile the event log                    in `raw_events`
+raw objects are what was listed                     in `events`
+what came an hour ago is in the reports             whenever dates are swept, also when there is nothing to run
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from assets.replace import Refusal
+from ingestion.event_log import EventLog, open_event_log
+from ingestion.site_time import from_datetime, hour_key
 from ingestion.stores import Stores
+
+MOST_BEHIND = timedelta(hours=1)
+LOOK_BACK = timedelta(hours=72)
 
 RECEIVED = dg.AssetCheckSpec(
     "received_is_accepted_plus_rejected",
@@ -23,6 +34,11 @@ ACCEPTED = dg.AssetCheckSpec(
     blocking=True,
     description="Rows of event objects = counted + bots + duplicates, for each date.",
 )
+RAW_IS_WHOLE = dg.AssetCheckSpec(
+    "raw_objects_are_as_listed",
+    asset="events",
+    description="No hour was left as it is because a raw object of it is gone or has changed.",
+)
 TILES = dg.AssetCheckSpec(
     "offset_ranges_tile",
     asset="raw_events",
@@ -30,7 +46,24 @@ TILES = dg.AssetCheckSpec(
 )
 
 
-def received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) -> list[dg.AssetCheckResult]:
+def of_events(stores: Stores, hours: Sequence[str], refused: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
+    """The checks of arrival hours that were made, and of those that were refused."""
+    return [_received_is_accepted_plus_rejected(stores, hours), _raw_objects_are_as_listed(refused)]
+
+
+def of_visits(stores: Stores, days: Sequence[str], _: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
+    """The check of dates."""
+    return [_accepted_is_counted_plus_bots_plus_duplicates(stores, days)]
+
+
+def _raw_objects_are_as_listed(refused: Sequence[Refusal]) -> dg.AssetCheckResult:
+    reasons = {refusal.partition: refusal.reason for refusal in refused}
+    return dg.AssetCheckResult(
+        check_name=RAW_IS_WHOLE.name, passed=not refused, metadata={"refused": dg.MetadataValue.json(reasons)}
+    )
+
+
+def _received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) -> dg.AssetCheckResult:
     """Lines that the ledger lists, against rows that the lake holds and rows that landed."""
     rows = stores.ledger.landed(
         """select hour, received, accepted, rejected, landed_received, landed_accepted from
@@ -52,10 +85,10 @@ def received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) -> 
         | (pl.col("received") != pl.col("landed_received"))
         | (pl.col("accepted") != pl.col("landed_accepted"))
     )
-    return [_result(RECEIVED, rows, broken, ("received", "accepted", "rejected"))]
+    return _result(RECEIVED, rows, broken, ("received", "accepted", "rejected"))
 
 
-def accepted_is_counted_plus_bots_plus_duplicates(stores: Stores, days: Sequence[str]) -> list[dg.AssetCheckResult]:
+def _accepted_is_counted_plus_bots_plus_duplicates(stores: Stores, days: Sequence[str]) -> dg.AssetCheckResult:
     """Rows that the lake holds of each date, against what the date's accounts say of them."""
     rows = stores.ledger.landed(
         """select date::text, accepted, counted, bots, duplicates from
@@ -69,7 +102,7 @@ def accepted_is_counted_plus_bots_plus_duplicates(stores: Stores, days: Sequence
         {"date": pl.String} | dict.fromkeys(["accepted", "counted", "bots", "duplicates"], pl.Int64),
     )
     broken = rows.filter(pl.col("accepted") != pl.sum_horizontal("counted", "bots", "duplicates"))
-    return [_result(ACCEPTED, rows, broken, ("accepted", "counted", "bots", "duplicates"))]
+    return _result(ACCEPTED, rows, broken, ("accepted", "counted", "bots", "duplicates"))
 
 
 def _result(
@@ -101,7 +134,63 @@ def offset_ranges_tile(stores: Stores) -> dg.AssetCheckResult:
         check_name=TILES.name,
         passed=broken.is_empty(),
         severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"broken": dg.MetadataValue.json(broken.to_dicts())},
+    )
+
+
+@dg.asset_check(
+    asset="report_pipeline_hours",
+    name="newest_hour_is_reported",
+    description="What the event log took more than an hour ago is in the reports.",
+)
+def newest_hour_is_reported(stores: dg.ResourceParam[Stores]) -> dg.AssetCheckResult:
+    """The check as runs evaluate it; the schedule of dates does it too, so that it fails when nothing runs any more."""
+    return what_came_is_reported(stores, datetime.now(UTC))
+
+
+def what_came_is_reported(stores: Stores, now: datetime) -> dg.AssetCheckResult:
+    """Compares the event log, what was read of it, and the report of the accounts, over the last 72 hours."""
+    longest_ago = now - MOST_BEHIND
+    with open_event_log(stores.settings, stores.postgres_url) as log:
+        unread = sum(_unread_before(log, stores.ledger.read_until(), from_datetime(longest_ago)))
+    reported = _reported(stores, now)
+    late = reported.filter(pl.col("lines") > pl.col("received"))["hour"].to_list()
+    newest = reported.filter(pl.col("received") > 0)["hour"].max()
+    return dg.AssetCheckResult(
+        passed=not unread and not late,
         metadata={
-            "broken": dg.MetadataValue.json(broken.to_dicts()),
+            "newest_hour_reported": dg.MetadataValue.text(str(newest or "none")),
+            "hours_not_reported": dg.MetadataValue.json(late),
+            "records_not_read": dg.MetadataValue.int(unread),
         },
     )
+
+
+def _unread_before(log: EventLog, read_until: dict[int, tuple[int, str]], instant: int) -> Iterator[int]:
+    """By partition: how many offsets of records that the log took before an instant were not read."""
+    for partition in log.partitions():
+        _, end = log.bounds(partition)
+        beyond = log.offset_at(partition, instant)
+        begin, _ = read_until.get(partition, (0, ""))
+        yield max(0, (end if beyond is None else beyond) - begin)
+
+
+def _reported(stores: Stores, now: datetime) -> pl.DataFrame:
+    """By arrival hour: lines that were read of the event log more than an hour ago, and lines in the report of the accounts."""
+    since = now - LOOK_BACK
+    read = stores.ledger.landed(
+        """select read.hour, sum(lines)::bigint from footfall.offset_ranges read join footfall.raw_objects on name = object
+           where read.hour >= %s and read_at < %s group by read.hour order by read.hour""",
+        [hour_key(since), now - MOST_BEHIND],
+        {"hour": pl.String, "lines": pl.Int64},
+    )
+    schema: dict[str, Any] = {"hour": pl.String, "received": pl.Int64}
+    if not stores.ledger.has_table("reports", "report_pipeline_hours"):
+        return read.join(pl.DataFrame(schema=schema), on="hour", how="left").fill_null(0)
+    reported = stores.ledger.landed(
+        """select to_char(hour, 'YYYY-MM-DD"T"HH24'), sum(received)::bigint from reports.report_pipeline_hours
+           where date >= %s and hour >= %s group by hour""",
+        [since.date(), since],
+        schema,
+    )
+    return read.join(reported, on="hour", how="full", coalesce=True).fill_null(0).sort("hour")

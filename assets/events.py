@@ -10,9 +10,9 @@ import dagster as dg
 import polars as pl
 import zstandard
 
-from assets.checks import RECEIVED, received_is_accepted_plus_rejected
-from assets.partitions import EVERY_HOURS_RUN, HOURS
-from assets.replace import Landing, Made, Unmakeable, Work, put_bucket, replace_partitions
+from assets.checks import RAW_IS_WHOLE, RECEIVED, of_events
+from assets.partitions import EVERY_HOURS_RUN, GRAIN_ARRIVAL, HOURS
+from assets.replace import Landing, Made, Refusal, Work, put_bucket, replace_partitions
 from assets.transforms.enrich import enrich, with_bucket
 from assets.transforms.parse import REJECTED, parse
 from assets.transforms.sessionize import ORDER
@@ -41,20 +41,24 @@ SORTED = ("site", "visitor_id", *ORDER)
     code_version="1",
     group_name="collect",
     owners=["team:footfall"],
+    tags=GRAIN_ARRIVAL,
     kinds={"polars", "parquet"},
-    check_specs=[RECEIVED],
+    check_specs=[RECEIVED, RAW_IS_WHOLE],
 )
 def events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Typed, validated and enriched events by arrival hour, in the lake; lines that are none become rejections with a
     reason. Reads the raw objects that the ledger lists, and refuses an hour whose raw objects are gone or changed."""
-    return replace_partitions(context, stores, make_events, check=received_is_accepted_plus_rejected)
+    return replace_partitions(context, stores, make_events, check=of_events)
 
 
-def make_events(work: Work, hours: Sequence[str]) -> Iterator[Made]:
+def make_events(work: Work, hours: Sequence[str]) -> Iterator[Made | Refusal]:
     """Each arrival hour's events, rejections and counts."""
     time_zones = work.stores.ledger.time_zones()
     for hour in hours:
-        yield _HourOfEvents(work, hour, time_zones).make()
+        try:
+            yield _HourOfEvents(work, hour, time_zones).make()
+        except ListedObjectGone as problem:
+            yield Refusal(hour, f"{hour} cannot be recomputed: {problem}; nothing was changed")
 
 
 class _HourOfEvents:
@@ -99,10 +103,7 @@ class _HourOfEvents:
             yield pl.concat(frames)
 
     def _unpacked(self, raw: LakeObject) -> BinaryIO:
-        try:
-            packed = self.stores.lake.get_listed(raw)
-        except ListedObjectGone as problem:
-            raise Unmakeable(f"{self.hour} cannot be recomputed: {problem}; nothing was changed") from problem
+        packed = self.stores.lake.get_listed(raw)
         return BufferedReader(zstandard.ZstdDecompressor().stream_reader(packed), UNPACKED_AT_ONCE)  # type: ignore[type-var]
 
     def _add(self, parsed: pl.DataFrame) -> None:

@@ -63,6 +63,13 @@ def stale(asset: str, state: State, now: datetime) -> list[str]:
     )
 
 
+def unsettled(state: State, now: datetime) -> set[str]:
+    """The dates whose report tables would not balance yet: visits or breakdowns of them are stale, or visits of another date of
+    which events arrived in them."""
+    due = {*stale("visits", state, now), *stale("breakdowns", state, now)}
+    return due | {touch.arrival_hour[:10] for touch in state.touched if touch.date in due}
+
+
 def affected(asset: str, changed: Iterable[Key], before: Reads, after: Reads) -> list[str]:
     """The partitions of an asset that read one of the changed ones, before or after the change."""
     changed = frozenset(changed)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import polars as pl
 
-from assets.partitions import EVERY_HOURS_RUN, HOURS
+from assets.partitions import EVERY_HOURS_RUN, GRAIN_HOUR, HOURS
 from assets.replace import Landing, Made, Work, replace_partitions
 from assets.transforms.rollup import TRAFFIC
 from assets.transforms.trend import LONGEST
@@ -27,6 +27,7 @@ SPARK = " ▁▂▃▄▅▆▇█"
     code_version="1",
     group_name="hourly",
     owners=["team:footfall"],
+    tags=GRAIN_HOUR,
     kinds={"polars", "postgres"},
 )
 def moving_averages(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]

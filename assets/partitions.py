@@ -23,6 +23,9 @@ SETTINGS: Settings = from_environment()
 HOURS = dg.HourlyPartitionsDefinition(start_date=SETTINGS.start, fmt="%Y-%m-%dT%H", end_offset=1)
 DATES = dg.DailyPartitionsDefinition(start_date=SETTINGS.start.strftime("%Y-%m-%d"), end_offset=2)
 
+GRAIN_ARRIVAL, GRAIN_HOUR, GRAIN_DATE = ({"grain": grain} for grain in ("arrival_hour", "event_hour", "date"))
+"""Tags of assets: what a partition of them is."""
+
 EVERY_HOURS_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=SETTINGS.chunk_hours)
 EVERY_DATES_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=SETTINGS.chunk_dates)
 

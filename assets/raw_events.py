@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.checks import TILES, offset_ranges_tile
-from assets.partitions import EVERY_HOURS_RUN, HOURS
+from assets.partitions import EVERY_HOURS_RUN, GRAIN_ARRIVAL, HOURS
 from assets.replace import ONLY_STALE, retried
 from ingestion.event_log import open_event_log
 from ingestion.pull import pull, unread
@@ -22,6 +22,7 @@ from ingestion.stores import Stores
     code_version="1",
     group_name="collect",
     owners=["team:footfall"],
+    tags=GRAIN_ARRIVAL,
     kinds={"kafka", "file"},
     check_specs=[TILES],
 )

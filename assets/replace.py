@@ -25,10 +25,6 @@ PUBLISHED_AT_ONCE = 50
 ROWS_AT_ONCE = 200_000
 
 
-class Unmakeable(Exception):
-    """A partition cannot be made of what is there now, and another try would not help: nothing was changed."""
-
-
 @dataclass(frozen=True)
 class Landing:
     """Rows that replace those of some hours or dates in a landing table."""
@@ -66,50 +62,86 @@ class Work:
     version: int
 
 
-Make = Callable[[Work, Sequence[str]], Iterable[Made]]
-"""Makes some partitions; may yield each as soon as it is whole."""
+@dataclass(frozen=True)
+class Refusal:
+    """A partition that was left as it is, and why: it cannot be made of what is there now, or a newer version is published."""
+
+    partition: str
+    reason: str
+
+
+Make = Callable[[Work, Sequence[str]], Iterable[Made | Refusal]]
+"""Makes some partitions; may yield each as soon as it is whole. One that cannot be made does not keep others from it."""
+Check = Callable[[Stores, Sequence[str], Sequence[Refusal]], Sequence[dg.AssetCheckResult]]
+"""Checks the partitions that were made; is told of those that were refused."""
 
 
 def replace_partitions(
-    context: dg.AssetExecutionContext,
-    stores: Stores,
-    make: Make,
-    *,
-    metadata: Mapping[str, dg.MetadataValue] | None = None,
-    check: Callable[[Stores, Sequence[str]], Sequence[dg.AssetCheckResult]] | None = None,
+    context: dg.AssetExecutionContext, stores: Stores, make: Make, *, check: Check | None = None
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Replaces the partitions of a Dagster run with what `make` makes of them."""
+    """Replaces the partitions of a Dagster run with what `make` makes of them. Where some were refused, a person's run fails
+    when the others are published; the sweep's goes on, so that no partition keeps others from the reports."""
     asset = context.asset_key.path[-1]
     code_version = context.assets_def.code_versions_by_key[context.asset_key] or ""
     started = time.monotonic()
+    refused: list[Refusal] = []
     with retried(context, stores):
         work = Work(stores, stores.ledger.state(), stores.ledger.next_version())
         partitions = to_make(context, asset, work.state)
         made_from = inputs(asset, work.state, datetime.now(UTC), also=partitions)
         context.log.info(f"{asset} {_span(partitions)}: started, version {work.version}")
         rows = size = 0
-        for batch in _batches(make(work, partitions)):
+        for batch in _batches(_without_refused(make(work, partitions), refused)):
             outcomes = [_outcome(made, made_from[made.partition]) for made in batch]
+            try:
+                _publish(stores, asset, work.version, code_version, batch, outcomes)
+            except Superseded as newer:
+                refused += [Refusal(made.partition, str(newer)) for made in batch]
+                continue
             rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
-            with stores.ledger.replacing(asset, work.version, code_version) as replacement:
-                replacement.publish(outcomes)
-                for landing in _merged([landing for made in batch for landing in made.landing]):
-                    replacement.land(landing.table, landing.key, landing.partitions, landing.rows)
-                    if landing.table == "traffic":
-                        replacement.refresh_first_hours(landing.partitions)  # type: ignore[arg-type]
     seconds = time.monotonic() - started
     context.log.info(f"{asset} {_span(partitions)}: done, {rows} rows, {seconds * 1000:.0f} ms")
+    _tell(context, refused)
+    made_now = sorted(set(partitions) - {refusal.partition for refusal in refused})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(work.version)),
-        check_results=list(check(stores, partitions)) if check else [],
+        check_results=list(check(stores, made_now, refused)) if check else [],
         metadata={
             "dagster/row_count": dg.MetadataValue.int(rows),
             "bytes": dg.MetadataValue.int(size),
             "seconds": dg.MetadataValue.float(round(seconds, 3)),
-            "partitions": dg.MetadataValue.int(len(partitions)),
-            **(metadata or {}),
+            "partitions": dg.MetadataValue.int(len(made_now)),
         },
     )
+
+
+def _without_refused(every: Iterable[Made | Refusal], refused: list[Refusal]) -> Iterator[Made]:
+    for made in every:
+        if isinstance(made, Refusal):
+            refused.append(made)
+        else:
+            yield made
+
+
+def _publish(
+    stores: Stores, asset: str, version: int, code_version: str, batch: Sequence[Made], outcomes: Sequence[Outcome]
+) -> None:
+    """One transaction for all of a batch. Raises Superseded."""
+    with stores.ledger.replacing(asset, version, code_version) as replacement:
+        replacement.publish(outcomes)
+        for landing in _merged([landing for made in batch for landing in made.landing]):
+            replacement.land(landing.table, landing.key, landing.partitions, landing.rows)
+            if landing.table == "traffic":
+                replacement.refresh_first_hours(landing.partitions)  # type: ignore[arg-type]
+
+
+def _tell(context: dg.AssetExecutionContext, refused: Sequence[Refusal]) -> None:
+    """Logs what was refused; fails a run that a person asked for."""
+    for refusal in refused:
+        context.log.error(refusal.reason)
+    if refused and ONLY_STALE not in context.run.tags:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise dg.Failure(f"{refused[0].reason}{more}", allow_retries=False)
 
 
 @contextmanager
@@ -119,7 +151,7 @@ def retried(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[None]
     try:
         stores.ledger.reconnect()
         yield
-    except (Unmakeable, Superseded, ListedObjectGone, LogTruncated) as problem:
+    except (Superseded, ListedObjectGone, LogTruncated) as problem:
         raise dg.Failure(str(problem), allow_retries=False) from problem
     except (psycopg.OperationalError, LedgerUnreachable, EventLogUnavailable, LakeFailed) as problem:
         raise dg.RetryRequested(RETRIES, FIRST_WAIT * 2**tried) from problem

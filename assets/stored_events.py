@@ -6,12 +6,13 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.partitions import EVERY_HOURS_RUN, HOURS
-from assets.replace import Made, Work, replace_partitions
+from assets.partitions import EVERY_HOURS_RUN, GRAIN_ARRIVAL, HOURS
+from assets.replace import Made, Refusal, Work, replace_partitions
 from assets.transforms.visitors import COLUMNS, visitor_hours
 from assets.transforms.visitors import stored_events as to_store
 from ingestion.event_store import open_event_store
 from ingestion.lake_events import by_bucket, read_arrivals
+from ingestion.ledger import Superseded
 from ingestion.site_time import hour_of
 from ingestion.stores import Stores
 
@@ -23,6 +24,7 @@ from ingestion.stores import Stores
     code_version="1",
     group_name="collect",
     owners=["team:footfall"],
+    tags=GRAIN_ARRIVAL,
     kinds={"polars", "postgres"},
 )
 def stored_events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -31,13 +33,17 @@ def stored_events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[St
     return replace_partitions(context, stores, make_stored_events)
 
 
-def make_stored_events(work: Work, hours: Sequence[str]) -> Iterator[Made]:
+def make_stored_events(work: Work, hours: Sequence[str]) -> Iterator[Made | Refusal]:
     """Each arrival hour's events, without the copies of events that came before."""
     with open_event_store(work.stores.settings, work.stores.postgres_url) as store:
         for hour in hours:
             dates = {date.fromisoformat(touch.date) for touch in work.state.touched if touch.arrival_hour == hour}
-            stored = store.replace_hour(hour_of(hour), work.version, _events_of(work.stores, hour, dates))
-            yield Made(hour, stored=stored)
+            try:
+                stored = store.replace_hour(hour_of(hour), work.version, _events_of(work.stores, hour, dates))
+            except Superseded as newer:
+                yield Refusal(hour, str(newer))
+            else:
+                yield Made(hour, stored=stored)
 
 
 def _events_of(stores: Stores, hour: str, dates: set[date]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:

@@ -7,7 +7,7 @@ from itertools import groupby
 import dagster as dg
 import polars as pl
 
-from assets.partitions import EVERY_HOURS_RUN, HOURS
+from assets.partitions import EVERY_HOURS_RUN, GRAIN_HOUR, HOURS
 from assets.replace import Landing, Made, Work, replace_partitions
 from assets.transforms.rollup import TRAFFIC
 from assets.transforms.rollup import traffic as roll_up
@@ -25,6 +25,7 @@ COLUMNS = ("site", "timestamp", "name", "visitor_id", "bot")
     code_version="1",
     group_name="hourly",
     owners=["team:footfall"],
+    tags=GRAIN_HOUR,
     kinds={"polars", "postgres"},
 )
 def traffic(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.checks import ACCEPTED, accepted_is_counted_plus_bots_plus_duplicates
-from assets.partitions import DATES, EVERY_DATES_RUN
+from assets.checks import ACCEPTED, of_visits
+from assets.partitions import DATES, EVERY_DATES_RUN, GRAIN_DATE
 from assets.replace import Landing, Made, Work, put_bucket, replace_partitions
 from assets.transforms.rollup import visit_hours
 from assets.transforms.sessionize import EVENT_COLUMNS, NEIGHBOUR_COLUMNS, VISITS, around, label
@@ -34,13 +34,14 @@ ACCOUNTS: dict[str, Any] = {
     code_version="1",
     group_name="daily",
     owners=["team:footfall"],
+    tags=GRAIN_DATE,
     kinds={"polars", "parquet"},
     check_specs=[ACCEPTED],
 )
 def visits(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Stores]) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row a visit, by the date of the site on which it began: a run of a visitor's events with no pause of more than 30
     minutes, also across midnight. Counts what became of every accepted event: counted, bot, or duplicate."""
-    result = replace_partitions(context, stores, make_visits, check=accepted_is_counted_plus_bots_plus_duplicates)
+    result = replace_partitions(context, stores, make_visits, check=of_visits)
     return result._replace(
         metadata={**(result.metadata or {}), "sample": _sample(stores, sorted(context.partition_keys))}
     )

@@ -316,6 +316,10 @@ class Ledger:
         rows = self._connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
         return pl.DataFrame(rows, schema=dict(schema), orient="row")
 
+    def has_table(self, schema: str, table: str) -> bool:
+        """Whether a table is there: those of `reports` come with the first run of dbt."""
+        return bool(self._one("select to_regclass(format('%%I.%%I', %s::text, %s::text)) is not null", [schema, table])[0])
+
     # Replacing partitions
 
     def next_version(self) -> int:

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.breakdowns import breakdowns
+from assets.checks import newest_hour_is_reported
 from assets.events import events
 from assets.moving_averages import moving_averages
 from assets.raw_events import raw_events
@@ -17,5 +18,10 @@ ASSETS = [raw_events, events, stored_events, traffic, moving_averages, visits, b
 RESOURCES = {"stores": stores, "dbt": dbt}
 
 defs = dg.Definitions(
-    assets=ASSETS, resources=RESOURCES, jobs=JOBS, schedules=SCHEDULES, executor=dg.in_process_executor
+    assets=ASSETS,
+    asset_checks=[newest_hour_is_reported],
+    resources=RESOURCES,
+    jobs=JOBS,
+    schedules=SCHEDULES,
+    executor=dg.in_process_executor,
 )

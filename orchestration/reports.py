@@ -3,7 +3,7 @@ transaction moves them to `reports`."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 
-from assets.lineage import inputs
-from assets.partitions import DATES, EVERY_DATES_RUN, SETTINGS
-from assets.replace import retried, to_make
+from assets.lineage import inputs, unsettled
+from assets.partitions import DATES, EVERY_DATES_RUN, GRAIN_DATE, SETTINGS
+from assets.replace import ONLY_STALE, retried, to_make
 from ingestion.ledger import Outcome
 from ingestion.stores import Stores
 from orchestration.publish import publish_reports
@@ -28,6 +28,12 @@ class _Translator(DagsterDbtTranslator):
 
     def get_group_name(self, dbt_resource_props: Any) -> str:
         return "reports" if "marts" in dbt_resource_props["fqn"] else "staging"
+
+    def get_owners(self, dbt_resource_props: Any) -> Sequence[str]:
+        return ["team:footfall"]
+
+    def get_tags(self, dbt_resource_props: Any) -> dict[str, str]:
+        return {**super().get_tags(dbt_resource_props), **GRAIN_DATE}
 
 
 def dbt_project() -> DbtProject:
@@ -72,6 +78,12 @@ def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.R
     with retried(context, stores), stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
         dates = to_make(context, "reports", state)
+        if ONLY_STALE in context.run.tags:
+            waiting = unsettled(state, datetime.now(UTC)).intersection(dates)
+            dates = sorted(set(dates) - waiting)
+            context.log.info(f"{len(dates)} dates to build; {len(waiting)} wait for visits that came meanwhile")
+        if not dates:
+            return
         stores.ledger.begin_build(dates)
         yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
         made_from = inputs("reports", state, datetime.now(UTC), also=dates)

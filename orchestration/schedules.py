@@ -1,20 +1,22 @@
 """When: the sweep of hours, the sweep of dates a little later, and housekeeping.
 
-An event is pulled by the next sweep of hours, and in the reports after the next sweep of dates: with the default intervals of
-15 and 30 minutes at most 50 minutes after it came, late ones included, and the time that the runs take.
+An event is pulled by the next sweep of hours, and in the reports after the next sweep of dates that finds that run done. With
+the default intervals of 15 and 30 minutes that is at most 50 minutes after it came, late ones included, and the time that
+the run of dates takes; tests/e2e/test_sweep.py steps a clock through it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
+from assets.checks import newest_hour_is_reported, what_came_is_reported
 from assets.partitions import DATES, HOURS, SETTINGS
 from assets.raw_events import unread_hours
 from ingestion.event_log.postgres import PostgresEventLog
 from ingestion.site_time import from_datetime
-from ingestion.stores import Stores, open_stores
+from ingestion.stores import Stores
 from ingestion.sweep import sweep_unlisted
 from orchestration.sweep import Range, due_dates, due_hours, ranges
 
@@ -25,8 +27,6 @@ IN_FLIGHT = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-FIRST_RUN = {"dagster/priority": "1"}
-"""What is new comes before backfills."""
 DAILY_AFTER_HOURLY = 5
 """Minutes between the sweep of hours and that of dates, which needs its result."""
 LOG_KEPT = timedelta(hours=72)
@@ -45,47 +45,54 @@ daily_job = dg.define_asset_job(
     description="From events to visits, breakdowns and report tables.",
 )
 
+Tick = Iterator[dg.RunRequest | dg.SkipReason]
+
 
 @dg.schedule(
     job=hourly_job,
     cron_schedule=f"*/{SETTINGS.hourly_minutes} * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    tags={"footfall/sweep": "hours"},
 )
-def sweep_hours(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def sweep_hours(context: dg.ScheduleEvaluationContext, stores: dg.ResourceParam[Stores]) -> Tick:
     """Runs the hours of which something is unread, missing or stale."""
-    yield from _requests(
-        context.instance,
-        "hourly",
-        lambda stores, now: due_hours(stores.ledger.state(), unread_hours(stores, now, now), now),
-    )
+    now = context.scheduled_execution_time.astimezone(UTC)
+    due = due_hours(stores.ledger.state(), unread_hours(stores, now, now), now)
+    yield from _requests(ranges("hourly", due, in_flight(context.instance), stores.settings, now))
 
 
 @dg.schedule(
     job=daily_job,
-    cron_schedule=f"{DAILY_AFTER_HOURLY}-59/{SETTINGS.daily_minutes} * * * *",
+    cron_schedule=f"{DAILY_AFTER_HOURLY % SETTINGS.daily_minutes}-59/{SETTINGS.daily_minutes} * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    tags={"footfall/sweep": "dates"},
 )
-def sweep_dates(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Runs the dates of which something is missing or stale."""
-    yield from _requests(context.instance, "daily", lambda stores, now: due_dates(stores.ledger.state(), now))
+def sweep_dates(context: dg.ScheduleEvaluationContext, stores: dg.ResourceParam[Stores]) -> Tick:
+    """Runs the dates of which something is missing or stale, and checks that what came an hour ago is reported."""
+    now = context.scheduled_execution_time.astimezone(UTC)
+    _report_check(context.instance, stores, now)
+    due = due_dates(stores.ledger.state(), now)
+    yield from _requests(ranges("daily", due, in_flight(context.instance), stores.settings, now))
 
 
-def _requests(
-    instance: dg.DagsterInstance, job: str, due: Callable[[Stores, datetime], set[str]]
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    now = datetime.now(UTC)
-    busy = in_flight(instance)
-    with open_stores(SETTINGS) as stores:
-        wanted = list(ranges(job, due(stores, now), busy, SETTINGS, now))
-    if not wanted:
+def _requests(wanted: Iterator[Range]) -> Tick:
+    requests = [dg.RunRequest(tags=part.tags) for part in wanted]
+    yield from requests
+    if not requests:
         yield dg.SkipReason("everything is up to date, or in flight")
-    for part in wanted:
-        yield dg.RunRequest(job_name=job, tags={**part.tags, **FIRST_RUN})
 
 
-def in_flight(instance: dg.DagsterInstance) -> list[Range]:
+def _report_check(instance: dg.DagsterInstance, stores: Stores, now: datetime) -> None:
+    """Without a run, since it must fail when none succeeds any more."""
+    found, (key,) = what_came_is_reported(stores, now), newest_hour_is_reported.check_keys
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(key.asset_key, key.name, passed=found.passed, metadata=found.metadata)
+    )
+
+
+def in_flight(instance: dg.DagsterInstance) -> Sequence[Range]:
     """The partitions of runs that are queued or running, whoever launched them."""
     found = []
     for run in instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT)):
@@ -98,23 +105,23 @@ def in_flight(instance: dg.DagsterInstance) -> list[Range]:
 
 
 @dg.op
-def remove_what_nobody_reads(context: dg.OpExecutionContext) -> None:
+def remove_what_nobody_reads(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
     """Lake objects that are not listed, after 24 hours; records of the embedded event log that were read, after 72 hours."""
     now = datetime.now(UTC)
-    with open_stores(SETTINGS) as stores:
-        objects = sweep_unlisted(stores.ledger, stores.lake, now)
-        with PostgresEventLog(stores.postgres_url) as log:
-            until, _ = stores.ledger.read_until().get(0, (0, ""))
-            records = log.forget(until, from_datetime(now - LOG_KEPT))
+    objects = sweep_unlisted(stores.ledger, stores.lake, now)
+    with PostgresEventLog(stores.postgres_url) as log:
+        until, _ = stores.ledger.read_until().get(0, (0, ""))
+        records = log.forget(until, from_datetime(now - LOG_KEPT))
     context.log.info(f"removed {objects} unlisted objects, and {records} records that were read")
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Removes what nobody reads any more.")
 def housekeeping() -> None:
+    """Once a night."""
     remove_what_nobody_reads()
 
 
-housekeeping_schedule = dg.ScheduleDefinition(
+keep_house = dg.ScheduleDefinition(
     name="keep_house",
     job=housekeeping,
     cron_schedule="25 3 * * *",
@@ -123,4 +130,4 @@ housekeeping_schedule = dg.ScheduleDefinition(
 )
 
 JOBS: list[Any] = [hourly_job, daily_job, housekeeping]
-SCHEDULES: list[Any] = [sweep_hours, sweep_dates, housekeeping_schedule]
+SCHEDULES: list[Any] = [sweep_hours, sweep_dates, keep_house]

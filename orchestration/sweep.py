@@ -4,7 +4,7 @@ It is computed from the ledger and the event log alone, so that whatever was mis
 more partitions than need to be made: its runs say `ONLY_STALE`, and each step looks again at what is stale when its turn comes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -17,8 +17,12 @@ from ingestion.pull import HOUR
 from ingestion.settings import Settings
 from ingestion.site_time import hour_key, hour_of
 
-DAYS_AHEAD = 1
-"""Partitions of dates there are: UTC+14 is early."""
+AHEAD = timedelta(days=1)
+"""How far dates of sites are ahead of UTC's: UTC+14 is early."""
+BEHIND = timedelta(hours=12 + 24)
+"""How far they are behind: UTC-12 is late, and a date's visits depend on the date after it."""
+LATEST = timedelta(hours=72)
+"""How late an event may be."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,16 @@ class Range:
     first: str
     last: str
 
+    urgent: bool = False
+    """It holds what came lately, which goes before history and backfills."""
+
     @property
     def tags(self) -> dict[str, str]:
+        """What a run of these partitions is launched with."""
         return {
             "dagster/asset_partition_range_start": self.first,
             "dagster/asset_partition_range_end": self.last,
+            "dagster/priority": "1" if self.urgent else "0",
             ONLY_STALE: "yes",
         }
 
@@ -64,31 +73,38 @@ def _averaged(hours: set[str], now: datetime) -> set[str]:
 
 
 def due_dates(state: State, now: datetime) -> set[str]:
-    """Dates of which a daily asset or a report table is missing or stale, or will be when the assets before it are made."""
+    """Dates of which a daily asset or a report table is missing or stale, or will be when the assets before it are made. If it is
+    one for which events still come, it is all of those: what comes until the run begins is then made by it, too."""
     due, changed = set[str](), set[tuple[str, str]]()
+    first = now - LATEST - BEHIND
     for asset in ("visits", "breakdowns", "reports"):
         made_from = reads(asset, state, now)
         partitions = {*stale(asset, state, now), *affected(asset, changed, made_from, made_from)}
         due |= partitions
         changed |= {(asset, day) for day in partitions}
-    return due
+    lately = {_date_key(first + timedelta(days=number)) for number in range((now + AHEAD - first).days + 1)}
+    return due | lately if due & lately else due
 
 
 def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settings, now: datetime) -> Iterator[Range]:
-    """Contiguous ranges of what is due, the oldest first, each no longer than the settings' chunk: without what a run in flight
-    has among its partitions, and without partitions that Dagster does not have (yet)."""
-    last = (
-        hour_key(now.astimezone(UTC))
-        if job == "hourly"
-        else str(now.astimezone(UTC).date() + timedelta(days=DAYS_AHEAD))
-    )
-    first = hour_key(settings.start) if job == "hourly" else str(settings.start.date())
-    asset = "events" if job == "hourly" else "visits"
+    """Contiguous ranges of what is due, each no longer than the settings' chunk: what came lately first, then the oldest. Without
+    what a run in flight has among its partitions, and without partitions that Dagster does not have (yet)."""
+    now = now.astimezone(UTC)
+    hourly = job == "hourly"
+    key: Callable[[datetime], str] = hour_key if hourly else _date_key
+    first, last = key(settings.start), key(now if hourly else now + AHEAD)
     wanted = sorted(
         partition
         for partition in due
         if first <= partition <= last
         and not any(other.job == job and other.first <= partition <= other.last for other in busy)
     )
-    for begin, end in chunks(asset, wanted, settings.chunk_hours, settings.chunk_dates):
-        yield Range(job, begin, end)
+    found = [
+        Range(job, begin, end, urgent=end >= key(now - LATEST))
+        for begin, end in chunks("events" if hourly else "visits", wanted, settings.chunk_hours, settings.chunk_dates)
+    ]
+    yield from sorted(found, key=lambda part: not part.urgent)
+
+
+def _date_key(moment: datetime) -> str:
+    return str(moment.date())

@@ -1,13 +1,15 @@
-"""Events as the lake keeps them, from the naive events of ingestion.simulation.truth."""
+"""Events as the lake keeps them, from the naive events of ingestion.simulation.truth; and records of the event log, at any instant."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
+import psycopg
 
 from ingestion.lake_events import EVENTS
 from ingestion.simulation.truth import Event
-from ingestion.site_time import date_bounds, floor_hour, to_datetime
+from ingestion.site_time import date_bounds, floor_hour, from_datetime, to_datetime
+from ingestion.stores import Stores
 
 CARRIED_MS = 30 * 60 * 1000
 FILLED = {"source": "Direct / None", "channel": "Direct"} | dict.fromkeys(
@@ -44,3 +46,18 @@ def lake_row(event: Event) -> dict[str, object]:
 
 def lake_frame(events: Sequence[Event]) -> pl.DataFrame:
     return pl.DataFrame([lake_row(event) for event in events], schema=EVENTS, orient="row")
+
+
+def append_at(stores: Stores, moment: datetime, *records: bytes) -> None:
+    """Appends to the event log as it does itself, at another instant."""
+    with psycopg.connect(stores.postgres_url, autocommit=True) as connection:
+        for lines in records:
+            connection.execute(
+                """with taken as (
+                       insert into footfall.event_log_end as known (next_offset, appended_at) values (1, %s)
+                       on conflict (one) do update set next_offset = known.next_offset + 1,
+                           appended_at = greatest(known.appended_at, excluded.appended_at)
+                       returning next_offset - 1 as log_offset, appended_at)
+                   insert into footfall.event_log select log_offset, appended_at, %s from taken""",
+                [from_datetime(moment), lines],
+            )

@@ -15,25 +15,11 @@ from ingestion.ledger import OffsetRange, Superseded
 from ingestion.pull import LogTruncated, pull, unread
 from ingestion.site_time import from_datetime, hour_key
 from ingestion.stores import Stores
+from tests.factories import append_at
 
 EMPTY = "truncate footfall.event_log, footfall.event_log_end, footfall.offset_ranges, footfall.raw_objects cascade"
 START = datetime(2026, 11, 22, tzinfo=UTC)
 NOON = START + timedelta(hours=12)
-
-
-def append_at(stores: Stores, moment: datetime, *records: bytes) -> None:
-    """Appends as the log does, at another instant."""
-    with psycopg.connect(stores.postgres_url, autocommit=True) as connection:
-        for lines in records:
-            connection.execute(
-                """with taken as (
-                       insert into footfall.event_log_end as known (next_offset, appended_at) values (1, %s)
-                       on conflict (one) do update set next_offset = known.next_offset + 1,
-                           appended_at = greatest(known.appended_at, excluded.appended_at)
-                       returning next_offset - 1 as log_offset, appended_at)
-                   insert into footfall.event_log select log_offset, appended_at, %s from taken""",
-                [from_datetime(moment), lines],
-            )
 
 
 def pulled(stores: Stores, last: datetime, now: datetime | None = None) -> list[OffsetRange]:
