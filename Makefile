@@ -6,7 +6,7 @@ UV := .uv/bin/uv
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check bench format clean
+.PHONY: help setup run up test test-slow check bench format clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,17 +24,22 @@ setup: .venv/ready ## make .venv from uv.lock
 run: .venv/ready ## the main job: sample traffic (or LOG=access.log) to a printed report
 	@"$(BIN)/footfall" demo $(if $(LOG),--log "$(LOG)") $(if $(SITE),--site "$(SITE)")
 
+up: .venv/ready ## collector, Dagster UI and schedules, until Ctrl-C
+	@"$(BIN)/footfall" up
+
 test: .venv/ready ## every test, real servers included (at most 20 minutes)
 	@"$(BIN)/pytest" -m "not slow" $(ARGS)
 
 test-slow: .venv/ready ## the long stories
 	@"$(BIN)/pytest" -m slow $(ARGS)
 
-check: .venv/ready ## ruff, mypy, import contracts, dbt parse
+check: .venv/ready ## ruff, mypy, import contracts, dbt parse, Dagster definitions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/dbt parse --quiet --project-dir dbt_project --profiles-dir dbt_project --target-path "$(FOOTFALL_HOME)/check" --log-path "$(FOOTFALL_HOME)/check"
+	@mkdir -p "$(FOOTFALL_HOME)/check/dagster" && touch "$(FOOTFALL_HOME)/check/dagster/dagster.yaml"
+	@PYTHONWARNINGS=ignore DAGSTER_HOME="$(FOOTFALL_HOME)/check/dagster" $(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
 
 bench: .venv/ready ## side by side with peers
 	@"$(BIN)/python" -m bench $(ARGS)

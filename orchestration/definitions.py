@@ -10,7 +10,7 @@ from assets.raw_events import raw_events
 from assets.stored_events import stored_events
 from assets.traffic import traffic
 from assets.visits import visits
-from orchestration.reports import reports
+from orchestration.reports import RUN_DATES, reports
 from orchestration.resources import dbt, stores
 from orchestration.schedules import JOBS, SCHEDULES
 
@@ -18,7 +18,7 @@ ASSETS = [raw_events, events, stored_events, traffic, moving_averages, visits, b
 RESOURCES = {"stores": stores, "dbt": dbt}
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, RUN_DATES],
     asset_checks=[newest_hour_is_reported],
     resources=RESOURCES,
     jobs=JOBS,

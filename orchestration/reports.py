@@ -61,6 +61,13 @@ def dbt_project() -> DbtProject:
 
 
 PROJECT = dbt_project()
+RUN_DATES = dg.AssetSpec(
+    "run_dates",
+    group_name="staging",
+    description="The dates of the dbt run that goes on: `reports` writes them before it starts dbt.",
+    owners=["team:footfall"],
+    kinds={"postgres"},
+)
 
 
 @dbt_assets(

@@ -4,6 +4,7 @@ Visitors of several dates do not add up. Those of the totals come from the sampl
 counted in the lake.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
@@ -14,12 +15,14 @@ import psycopg
 from psycopg.rows import dict_row
 
 from assets.transforms.rollup import ALL_DIMENSIONS, METRICS, visitors_of_range
+from assets.transforms.trend import LONGEST
 from ingestion.site_time import HOUR_MS, date_bounds, floor_hour, hour_key, to_datetime
 from ingestion.stores import Stores
 from serving.range_breakdowns import range_breakdowns
 
 MAX_VALUES = 1_000
 """Rows of each breakdown."""
+LONGEST_WINDOW = timedelta(hours=LONGEST)
 TABLES = ("report_site_hours", "report_site_days", "report_breakdown_days", "report_pipeline_hours")
 
 Report = dict[str, Any]
@@ -146,25 +149,33 @@ def _ratio(numerator: float, denominator: int) -> float | None:
 
 
 def _hours(tables: psycopg.Cursor[Row], site: str, hours: Sequence[datetime]) -> list[Row]:
-    """A row for each hour. Before a site's first hour with traffic there is no average; 168 hours after its last it is 0."""
+    """A row for each hour. Before a site's first hour with traffic there is no average; 168 hours after its last it is 0. Of an
+    hour that was not made yet there is none."""
     found = {
         row["hour"]: row
         for row in tables.execute(
             """select hour, pageviews, events, visitors, visits, pageviews_24h_average
-               from reports.report_site_hours where site = %s and date between %s and %s""",
-            [site, hours[0].date(), hours[-1].date()],
+               from reports.report_site_hours where site = %s and date between %s and %s order by hour""",
+            [site, (hours[0] - LONGEST_WINDOW).date(), hours[-1].date()],
         )
     }
+    busy = [hour for hour, row in found.items() if row["events"]]
     start = tables.execute("select hour from footfall.first_hours where site = %s", [site]).fetchone()
     rows = []
     for hour in hours:
         row = found.get(hour) or dict.fromkeys(("pageviews", "events", "visitors", "visits"), 0)
         average = row.get("pageviews_24h_average")
-        if average is None and start and hour >= start["hour"]:
+        if average is None and start and hour >= start["hour"] and not _is_busy_before(hour, busy):
             average = 0.0
         counts = {name: row[name] for name in ("pageviews", "events", "visitors", "visits")}
         rows.append({"hour": hour_key(hour), **counts, "pageviews_24h_average": average})
     return rows
+
+
+def _is_busy_before(hour: datetime, busy: Sequence[datetime]) -> bool:
+    """Whether one of the hours with events is at this hour, or less than the longest window before it."""
+    last = bisect_right(busy, hour)
+    return last > 0 and hour - busy[last - 1] < LONGEST_WINDOW
 
 
 def _pipeline(tables: psycopg.Cursor[Row], site: str, hours: Sequence[datetime]) -> Row:
