@@ -319,7 +319,8 @@ def demo(log: Path | None, site: str | None) -> None:
         shown = demo_of_access_log(log, site) if log else demo_of_sample()
     from serving.page import page_console, print_report
 
-    print_report(_report(shown, None, None), page_console())
+    for wanted in shown:
+        print_report(_report(*wanted), page_console())
 
 
 @footfall.command()

@@ -5,8 +5,9 @@ import json
 import os
 import shlex
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -19,14 +20,23 @@ from ingestion.simulation.traffic import simulate
 from ingestion.site_time import to_datetime
 from ingestion.stores import open_stores
 from orchestration.cli import materialize_all, say_imported
+from orchestration.live import Sent, send_live_traffic
 from orchestration.progress import progress_bar
 
 SEED, FIRST, DAYS = 1, date(2026, 3, 27), 4
 SHOWN = "laden.example"
 
 
-def demo_of_sample() -> str:
-    """Sample traffic of five sites over a change of the clocks. Returns the site to show."""
+class Shown(NamedTuple):
+    """A report to print; without dates, of all there are."""
+
+    site: str
+    first: date | None = None
+    last: date | None = None
+
+
+def demo_of_sample() -> list[Shown]:
+    """Sample traffic of five sites: imported, over a change of the clocks, and live, of the last hours."""
     settings = from_environment()
     directory = settings.home / "sample"
     directory.mkdir(parents=True, exist_ok=True)
@@ -38,12 +48,27 @@ def demo_of_sample() -> str:
         file = directory / "events.ndjson"
         with progress_bar("2. importing", "bytes") as progress:
             say_imported(file, import_events(file, settings, stores.ledger, stores.lake, datetime.now(UTC), progress))
+        with progress_bar("3. live traffic", "events") as progress:
+            sent = send_live_traffic(stores, directory / "live", datetime.now(UTC), progress)
+        _say_sent(sent)
         materialize_all(stores)
-    return SHOWN
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    return [
+        Shown(SHOWN, FIRST, FIRST + timedelta(days=DAYS - 1)),
+        Shown(SHOWN, yesterday, yesterday + timedelta(days=1)),
+    ]
 
 
-def demo_of_access_log(log: Path, site: str | None) -> str:
-    """An access log, in a home of its own that begins where the log does. Returns the site to show."""
+def _say_sent(sent: Sent) -> None:
+    reasons = ", ".join(f"{events:,} {reason}" for reason, events in sent.refused.most_common())
+    click.echo(
+        f"live traffic of the last hours, sent to a collector: {sent.accepted:,} events accepted, "
+        f"{sent.refused.total():,} refused" + (f" ({reasons})" if reasons else "")
+    )
+
+
+def demo_of_access_log(log: Path, site: str | None) -> list[Shown]:
+    """An access log, in a home of its own that begins where the log does."""
     start, guessed = _first_date_and_site(log)
     site = site or guessed
     os.environ["FOOTFALL_HOME"] = str(
@@ -60,7 +85,7 @@ def demo_of_access_log(log: Path, site: str | None) -> str:
             done = import_access_log(log, site, settings, stores.ledger, stores.lake, datetime.now(UTC), progress)
         say_imported(log, done)
         materialize_all(stores)
-    return site
+    return [Shown(site)]
 
 
 def _first_date_and_site(log: Path) -> tuple[date, str]:
