@@ -1,4 +1,5 @@
-"""The partitions of all assets: UTC hours with the current one, and dates with two ahead (UTC+14 is early).
+"""The partitions of all assets: UTC hours with the current one, and dates with one before the first hour's (UTC-12 is late) and
+two ahead (UTC+14 is early).
 
 Dagster builds its graph when this is imported, so FOOTFALL_START is read here.
 """
@@ -21,7 +22,8 @@ SLOW_BEYOND_HOURS = 100_000
 SETTINGS: Settings = from_environment()
 
 HOURS = dg.HourlyPartitionsDefinition(start_date=SETTINGS.start, fmt="%Y-%m-%dT%H", end_offset=1)
-DATES = dg.DailyPartitionsDefinition(start_date=SETTINGS.start.strftime("%Y-%m-%d"), end_offset=2)
+FIRST_DATE = SETTINGS.start - timedelta(days=1)
+DATES = dg.DailyPartitionsDefinition(start_date=FIRST_DATE.strftime("%Y-%m-%d"), end_offset=2)
 
 GRAIN_ARRIVAL, GRAIN_HOUR, GRAIN_DATE = ({"grain": grain} for grain in ("arrival_hour", "event_hour", "date"))
 """Tags of assets: what a partition of them is."""

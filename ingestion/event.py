@@ -19,7 +19,7 @@ from uuid import UUID
 
 import msgspec
 
-from ingestion.site_time import from_datetime
+from ingestion.site_time import HOUR_MS, MINUTE_MS, from_datetime
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DOMAIN_BYTES = 2_000
@@ -31,6 +31,9 @@ MAX_ID_LENGTH = 300
 MAX_PROPS = 30
 MAX_PROP_KEY_BYTES = 300
 MAX_PROP_VALUE_BYTES = 2_000
+OLDEST_MS = 72 * HOUR_MS
+EARLIEST_MS = MINUTE_MS
+"""How late an event may come, and how far its sender's clock may be ahead."""
 
 PAGEVIEW = "pageview"
 ENGAGEMENT = "engagement"

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from assets.lineage import affected, reads, stale
+from assets.lineage import averaged, readers, stale
 from assets.partitions import chunks
 from assets.replace import ONLY_STALE
-from assets.transforms.trend import LONGEST
 from ingestion.ledger import State
-from ingestion.pull import HOUR
 from ingestion.settings import Settings
-from ingestion.site_time import hour_key, hour_of
+from ingestion.site_time import hour_key
 
 AHEAD = timedelta(days=1)
 """How far dates of sites are ahead of UTC's: UTC+14 is early."""
@@ -52,24 +50,10 @@ def due_hours(state: State, unread: Iterable[str], now: datetime) -> set[str]:
     arrivals = {*unread, *stale("events", state, now)}
     due, changed = set(arrivals), {("events", hour) for hour in arrivals}
     for asset in ("stored_events", "traffic", "moving_averages"):
-        made_from = reads(asset, state, now)
-        partitions = {*stale(asset, state, now), *affected(asset, changed, made_from, made_from)}
+        partitions = {*stale(asset, state, now), *readers(asset, changed, state, now)}
         due |= partitions
         changed |= {(asset, hour) for hour in partitions}
-    return due | _averaged(due, now)
-
-
-def _averaged(hours: set[str], now: datetime) -> set[str]:
-    """The hours whose averages look back over one of some hours, as far as they have begun."""
-    current = hour_of(hour_key(now.astimezone(UTC)))
-    firsts = {hour_of(hour) for hour in hours}
-    found = set[datetime]()
-    for first in sorted(firsts):
-        ahead = first
-        while ahead <= current and ahead < first + LONGEST * HOUR and ahead not in found:
-            found.add(ahead)
-            ahead += HOUR
-    return {hour_key(hour) for hour in found}
+    return due.union(averaged(due, now))
 
 
 def due_dates(state: State, now: datetime) -> set[str]:
@@ -78,8 +62,7 @@ def due_dates(state: State, now: datetime) -> set[str]:
     due, changed = set[str](), set[tuple[str, str]]()
     first = now - LATEST - BEHIND
     for asset in ("visits", "breakdowns", "reports"):
-        made_from = reads(asset, state, now)
-        partitions = {*stale(asset, state, now), *affected(asset, changed, made_from, made_from)}
+        partitions = {*stale(asset, state, now), *readers(asset, changed, state, now)}
         due |= partitions
         changed |= {(asset, day) for day in partitions}
     lately = {_date_key(first + timedelta(days=number)) for number in range((now + AHEAD - first).days + 1)}
@@ -92,7 +75,8 @@ def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settin
     now = now.astimezone(UTC)
     hourly = job == "hourly"
     key: Callable[[datetime], str] = hour_key if hourly else _date_key
-    first, last = key(settings.start), key(now if hourly else now + AHEAD)
+    first = key(settings.start if hourly else settings.start - AHEAD)
+    last = key(now if hourly else now + AHEAD)
     wanted = sorted(
         partition
         for partition in due

@@ -12,8 +12,9 @@ from uuid import UUID
 import msgspec
 import polars as pl
 
-from ingestion.event import NO_SITE, RawLine, Reason, Refused, StoredLine, decode, instant_of, refusal, sites_in
+from ingestion.event import NO_SITE, OLDEST_MS, RawLine, Reason, Refused, StoredLine, decode, instant_of, refusal, sites_in
 from ingestion.lake_events import INSTANT
+from ingestion.site_time import HOUR_MS
 
 PARSED: dict[str, Any] = {
     "site": pl.String,
@@ -91,20 +92,23 @@ class Parsed:
         return self.events.height + self.rejections.height
 
 
-def parse(name: str, content: bytes | BinaryIO, hour_ms: int, lines_at_once: int) -> Iterator[Parsed]:
+def parse(
+    name: str, content: bytes | BinaryIO, hour_ms: int, lines_at_once: int, *, start_ms: int = 0
+) -> Iterator[Parsed]:
     """The rows of one raw object, some lines at a time: `content` is its NDJSON, unpacked (a stream of it, unpacked as it is
-    read, is faster than all of it at once), `hour_ms` its arrival hour."""
+    read, is faster than all of it at once), `hour_ms` its arrival hour, `start_ms` the first hour that has a partition."""
     lines = BytesIO(content) if isinstance(content, bytes) else content
     numbered = ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
-    while (parsed := _parse_batch(name, islice(numbered, lines_at_once), hour_ms)).lines:
+    times = range(max(start_ms, hour_ms - OLDEST_MS - HOUR_MS), hour_ms + 2 * HOUR_MS)
+    while (parsed := _parse_batch(name, islice(numbered, lines_at_once), hour_ms, times)).lines:
         yield parsed
 
 
-def _parse_batch(name: str, batch: Iterable[tuple[int, bytes]], hour_ms: int) -> Parsed:
+def _parse_batch(name: str, batch: Iterable[tuple[int, bytes]], hour_ms: int, times: range) -> Parsed:
     events: list[StoredLine] = []
     rejections: list[tuple[str, str, int, str, int]] = []
     for number, line in batch:
-        read = _read(line)
+        read = _read(line, times)
         if isinstance(read, Reason):
             rejections.append((NO_SITE, read.value, hour_ms, name, number))
         elif read.rejected is None:
@@ -115,7 +119,7 @@ def _parse_batch(name: str, batch: Iterable[tuple[int, bytes]], hour_ms: int) ->
     return Parsed(_frame(name, events), pl.DataFrame(rejections, schema=REJECTED, orient="row"))
 
 
-def _read(line: bytes) -> StoredLine | Reason:
+def _read(line: bytes, times: range) -> StoredLine | Reason:
     """An event that keeps all rules, a rejection, or the reason why the line is neither."""
     try:
         raw = decode(line.rstrip(b"\n"), StoredLine)
@@ -123,7 +127,7 @@ def _read(line: bytes) -> StoredLine | Reason:
         return refused.reason
     if raw.rejected is not None:
         return raw
-    reason = refusal(raw) or _refusal_of_what_is_assigned(raw)
+    reason = refusal(raw) or _refusal_of_what_is_assigned(raw) or _refusal_of_time(raw, times)
     if reason is not None:
         return StoredLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
     return raw
@@ -133,7 +137,8 @@ _is_usual_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 
 
 def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
-    """One site, an event id, both in their usual form from here on, and a time: whoever wrote the line sent or assigned them."""
+    """One site, an event id, both in their usual form from here on, a time and a visitor: whoever wrote the line sent or assigned
+    them."""
     sites = sites_in(raw.domain or "")
     if len(sites) != 1:
         return Reason.INVALID_DOMAIN
@@ -145,7 +150,19 @@ def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
             raw.event_id = str(msgspec.convert(raw.event_id, UUID))
         except msgspec.ValidationError:
             return Reason.INVALID_EVENT_ID
+    if not raw.visitor_id and not raw.visitor_hash:
+        return Reason.INVALID_VISITOR_ID
     return Reason.INVALID_TIMESTAMP if raw.timestamp is None else None
+
+
+def _refusal_of_time(raw: StoredLine, times: range) -> Reason | None:
+    """Whoever appended to the event log: what is older or earlier than the collector lets in is of hours and dates that may have no
+    partition, and would never be accounted for."""
+    instant = raw.timestamp if type(raw.timestamp) is int else instant_of(raw.timestamp)
+    assert instant is not None
+    if instant in times:
+        return None
+    return Reason.TOO_OLD if instant < times.start else Reason.TOO_EARLY
 
 
 def _first_site(raw: RawLine) -> str | None:

@@ -51,9 +51,9 @@ def _shown(spec: dg.AssetSpec) -> dict[str, Any]:
 
 
 def test_the_graph_is_the_one_in_the_snapshot():
-    """FOOTFALL_SNAPSHOT=write writes it anew."""
+    """`WRITE_SNAPSHOT=1` in the environment writes it anew."""
     now = json.loads(json.dumps(graph()))
-    if os.environ.get("FOOTFALL_SNAPSHOT") == "write":
+    if "WRITE_SNAPSHOT" in os.environ:
         SNAPSHOT.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
     assert now == json.loads(SNAPSHOT.read_text())
 
@@ -61,6 +61,10 @@ def test_the_graph_is_the_one_in_the_snapshot():
 def test_every_asset_has_what_an_operator_looks_for():
     for name, asset in graph()["assets"].items():
         assert asset["group"] != "default" and asset["owners"] and asset["kinds"] and asset["description"], name
+
+
+def test_dates_begin_one_before_the_first_hour_which_may_be_of_it_in_the_west():
+    assert (HOURS.get_first_partition_key(), DATES.get_first_partition_key()) == ("2015-05-01T00", "2015-04-30")
 
 
 def test_hours_reach_the_current_one_and_dates_two_ahead():

@@ -91,3 +91,25 @@ def test_an_event_id_is_in_its_usual_form_or_refused(sent: str) -> None:
 def test_nul_is_removed_from_optional_text(backslashes: str) -> None:
     found = parsed([line(title="TITLE").replace(b"TITLE", backslashes.encode())], 1)
     assert found.events["title"].to_list() == [backslashes.replace("\\u0000", "") or None]
+
+
+@pytest.mark.parametrize(
+    ("late", "reason"),
+    [
+        (0, None),
+        (73 * 3_600_000, None),
+        (73 * 3_600_000 + 1, "too_old"),
+        (-2 * 3_600_000 + 1, None),
+        (-2 * 3_600_000, "too_early"),
+        (-(10**14), "too_early"),
+    ],
+)
+def test_a_time_that_no_collector_lets_in_is_rejected(late: int, reason: str | None) -> None:
+    read = parsed([line(timestamp=HOUR_MS - late)], 10)
+    assert read.rejections["reason"].to_list() == ([reason] if reason else [])
+
+
+def test_an_event_before_the_first_partition_or_without_a_visitor_is_rejected() -> None:
+    (read,) = parse("x", line() + b"\n" + line(timestamp=HOUR_MS - 1), HOUR_MS, 10, start_ms=HOUR_MS)
+    assert read.rejections["reason"].to_list() == ["too_old"]
+    assert parsed([line(visitor_hash=None)], 10).rejections["reason"].to_list() == ["invalid_visitor_id"]
