@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.measured import alone
 
 DAY = date(2026, 3, 10)
+MADE = ("events", "stored_events", "traffic", "moving_averages", "visits", "breakdowns")
+"""Assets whose module has a generator `make_<asset>`."""
 
 
 def run(visitors: int) -> list[tuple[str, str]]:
@@ -62,7 +65,7 @@ def materialize_day(home: str, visitors: int) -> tuple[int, dict[str, int], floa
 
             stages = _Stages()
             first = datetime.combine(DAY, datetime.min.time(), UTC)
-            with _data_work() as work:
+            with data_work() as work:
                 counts = materialize(stores, first, first + timedelta(days=1), datetime.now(UTC), stages.show)
             total = time.perf_counter() - began
     finally:
@@ -71,26 +74,20 @@ def materialize_day(home: str, visitors: int) -> tuple[int, dict[str, int], floa
 
 
 @contextmanager
-def _data_work() -> Iterator[dict[str, float]]:
+def data_work() -> Iterator[dict[str, float]]:
     """Seconds that the assets' generators take while they run inside of Dagster, by asset."""
-    import assets.breakdowns
-    import assets.events
-    import assets.moving_averages
-    import assets.traffic
-    import assets.visits
+    import assets.raw_events
 
     seconds: dict[str, float] = {}
-    modules = (assets.events, assets.traffic, assets.moving_averages, assets.visits, assets.breakdowns)
-    originals = []
-    for module in modules:
-        asset = module.__name__.rsplit(".", 1)[1]
-        original = getattr(module, f"make_{asset}")
-        originals.append((module, f"make_{asset}", original))
-        setattr(module, f"make_{asset}", _timed(original, asset, seconds))
+    generators = [(import_module(f"assets.{asset}"), f"make_{asset}", asset) for asset in MADE]
+    generators.append((assets.raw_events, "pull", "raw_events"))
+    originals = [getattr(module, name) for module, name, _ in generators]
+    for original, (module, name, asset) in zip(originals, generators, strict=True):
+        setattr(module, name, _timed(original, asset, seconds))
     try:
         yield seconds
     finally:
-        for module, name, original in originals:
+        for original, (module, name, _) in zip(originals, generators, strict=True):
             setattr(module, name, original)
 
 

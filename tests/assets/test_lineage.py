@@ -1,13 +1,17 @@
-"""What each partition reads, and which are stale: tables of small ledgers."""
+"""What each partition reads, and which are stale: tables of small ledgers, and random ones where lineage.py is quick."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from assets.lineage import ASSETS, HOURLY, affected, inputs, reads, stale
+from assets.lineage import ASSETS, HOURLY, affected, averaged, inputs, neighbours, readers, reads, stale
 from assets.transforms.enrich import RULES_VERSION
+from ingestion.lake import digest_of
 from ingestion.ledger import Published, State, Touch
+from ingestion.site_time import hour_key, hour_of
 
 NOW = datetime(2026, 11, 22, 13, 30, tzinfo=UTC)
 EMPTY = State(published={}, touched=[], raw={}, sites={}, first_hours={})
@@ -130,3 +134,69 @@ def test_a_partition_that_was_made_from_nothing_is_complete(asset):
     partition = "2026-11-20T10" if asset in HOURLY else "2026-11-20"
     made = Published(1, "1", inputs(asset, EMPTY, NOW, also=[partition])[partition], "")
     assert stale(asset, replace(EMPTY, published={(asset, partition): made}), NOW) == []
+
+
+WEEK = timedelta(hours=168)
+LATELY = [hour_key(NOW - timedelta(hours=back)) for back in range(-3, 500)]
+hours = st.sampled_from(LATELY)
+contents = st.sampled_from(["", "x", "y"])
+
+
+@st.composite
+def ledgers(draw) -> State:
+    """Any touched hours and dates, and contents of partitions that need not fit to them."""
+    touched = [
+        (arrival, hour, draw(st.sampled_from(neighbours(hour[:10]))))
+        for arrival, hour in draw(st.lists(st.tuples(hours, hours), max_size=8, unique=True))
+    ]
+    held = {asset: draw(st.dictionaries(hours, contents, max_size=8)) for asset in HOURLY}
+    held["events"] |= {arrival: "x" for arrival, _, _ in touched}
+    for asset in ("visits", "breakdowns"):
+        held[asset] = draw(st.dictionaries(hours.map(lambda hour: hour[:10]), contents, max_size=8))
+    return replace(
+        state(touched, held["events"], **held), first_hours=draw(st.dictionaries(hours, contents, max_size=4))
+    )
+
+
+def looks_back(hour: str, over: str) -> bool:
+    return timedelta() <= hour_of(hour) - hour_of(over) < WEEK and hour_of(hour) <= NOW
+
+
+@given(ledgers())
+def test_averages_read_whatever_traffic_they_look_back_over(ledger):
+    keys = {key for key, made in ledger.published.items() if key[0] == "traffic" and made.content}
+    read = {hour: {key for key in keys if looks_back(hour, key[1])} for hour in LATELY}
+    expected = {hour: found for hour, found in read.items() if found or ("moving_averages", hour) in ledger.published}
+    assert reads("moving_averages", ledger, NOW) == expected
+
+
+@given(st.lists(hours, max_size=6))
+def test_averaged_are_the_hours_that_look_back_over_some(some):
+    assert averaged(some, NOW) == sorted(hour for hour in LATELY if any(looks_back(hour, one) for one in some))
+
+
+@given(ledgers(), st.sampled_from(ASSETS))
+def test_inputs_are_digests_of_the_contents_of_what_is_read(ledger, asset):
+    made_from, every = inputs(asset, ledger, NOW), reads(asset, ledger, NOW)
+    assert made_from.keys() == every.keys()
+    for partition, read in every.items():
+        for upstream in {name for name, _ in read}:
+            lines = [f"{key} {ledger.published[name, key].content}" for name, key in sorted(read) if name == upstream]
+            assert made_from[partition][upstream] == digest_of("\n".join(lines).encode())
+
+
+@given(ledgers())
+def test_averages_know_since_when_sites_are_younger_than_the_window(ledger):
+    for partition, made_from in inputs("moving_averages", ledger, NOW, also=LATELY).items():
+        young = [
+            hour for hour in sorted(ledger.first_hours) if timedelta() <= hour_of(partition) - hour_of(hour) < WEEK
+        ]
+        lines = [f"{hour} {ledger.first_hours[hour]}" for hour in young]
+        assert made_from["first_hours"] == digest_of("\n".join(lines).encode())
+
+
+@given(ledgers(), st.sampled_from(ASSETS), st.data())
+def test_readers_are_those_affected_when_nothing_else_changes(ledger, asset, data):
+    changed = data.draw(st.sets(st.sampled_from([("events", "2020-01-01T00"), *sorted(ledger.published)])))
+    read = reads(asset, ledger, NOW)
+    assert sorted(readers(asset, changed, ledger, NOW)) == affected(asset, changed, read, read)

@@ -42,23 +42,25 @@ def wrong(it: Home, truth: dict) -> list[str]:
     ]
 
 
-def test_an_hour_whose_raw_objects_are_gone_or_changed_is_refused_and_nothing_changes(home, tmp_path):
+def test_an_hour_whose_raw_objects_are_gone_or_changed_is_refused_and_nothing_of_it_changes(home, tmp_path):
     from orchestration.materialize import MaterializeFailed
 
     with home("2026-03-01") as it:
         truth = imported(it, tmp_path / "sample")
         it.materialize()
         assert wrong(it, truth) == []
-        before, ledger = it.report_hashes(), it.rows("footfall.published")
+        before = it.report_hashes()
         raw = sorted((it.path / "lake" / "raw").rglob("*.zst"))
         content = raw[5].read_bytes()
         hour = raw[5].parent.name.removeprefix("hour=")
+        ledger = [row for row in it.rows("footfall.published") if row[1] == hour]
         for harm in (lambda: raw[5].write_bytes(content[:-1] + b"x"), raw[5].unlink):
             harm()
             with pytest.raises(MaterializeFailed, match=rf"{hour} cannot be recomputed.*nothing was changed"):
                 it.materialize(hour, None)
         raw[5].write_bytes(content)
-        assert (it.report_hashes(), it.rows("footfall.published")) == (before, ledger)
+        assert it.report_hashes() == before
+        assert [row for row in it.rows("footfall.published") if row[1] == hour] == ledger
 
 
 def run_until(line: str, path: Path, start: str) -> None:
