@@ -318,7 +318,9 @@ class Ledger:
 
     def has_table(self, schema: str, table: str) -> bool:
         """Whether a table is there: those of `reports` come with the first run of dbt."""
-        return bool(self._one("select to_regclass(format('%%I.%%I', %s::text, %s::text)) is not null", [schema, table])[0])
+        return bool(
+            self._one("select to_regclass(format('%%I.%%I', %s::text, %s::text)) is not null", [schema, table])[0]
+        )
 
     # Replacing partitions
 

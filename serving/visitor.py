@@ -32,10 +32,11 @@ DETAILS = (
 
 
 def visitor_as_json(visitor: Visitor, timeline: Timeline) -> str:
-    """One object: what is known, and `events`, the latest first."""
+    """One object: what is known, and `events`, the latest first. What could act on a terminal is escaped."""
     known = {name: getattr(visitor, name) for name in ("site", "visitor_id", *KNOWN)}
     events = [{"occurred_at": at, "event": msgspec.Raw(event.encode())} for at, event in timeline]
-    return msgspec.json.encode({**known, "events": events}).decode()
+    text = msgspec.json.encode({**known, "events": events}).decode()
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def print_visitor(visitor: Visitor, timeline: Timeline, console: Console) -> None:

@@ -12,7 +12,18 @@ from uuid import UUID
 import msgspec
 import polars as pl
 
-from ingestion.event import NO_SITE, OLDEST_MS, RawLine, Reason, Refused, StoredLine, decode, instant_of, refusal, sites_in
+from ingestion.event import (
+    NO_SITE,
+    OLDEST_MS,
+    RawLine,
+    Reason,
+    Refused,
+    StoredLine,
+    decode,
+    instant_of,
+    refusal,
+    sites_in,
+)
 from ingestion.lake_events import INSTANT
 from ingestion.site_time import HOUR_MS
 

@@ -2,13 +2,22 @@
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from ingestion.event_log import MAX_RECORD_BYTES, EventLog, EventLogUnavailable
 
 MAX_WAITING_BYTES = 64_000_000
-RECORDS_AT_ONCE = 16
+BYTES_AT_ONCE = 16_000_000
+"""What one append takes of it, and the rest of the last request."""
+
+
+class _Request(NamedTuple):
+    lines: list[bytes]
+    size: int
+    done: "Future[None]"
 
 
 class Appender:
@@ -16,7 +25,7 @@ class Appender:
 
     def __init__(self, log: AbstractContextManager[EventLog]) -> None:
         self._log = log
-        self._waiting: deque[tuple[bytes, Future[None]]] = deque()
+        self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -24,14 +33,16 @@ class Appender:
         self._thread.start()
 
     def submit(self, lines: list[bytes]) -> "Future[None]":
-        """Lines of one request. Raises EventLogUnavailable when too much waits already, or after `close`."""
-        content = b"\n".join(lines)
+        """Lines of one request, each with an event id: of a future that failed, the log may have some all the same. A future
+        that is cancelled before its turn comes is not appended. Raises EventLogUnavailable when too much waits already, or
+        after `close`."""
+        size = sum(map(len, lines)) + len(lines)
         done: Future[None] = Future()
         with self._changed:
-            if self._closing or self._waiting_bytes + len(content) > MAX_WAITING_BYTES:
+            if self._closing or self._waiting_bytes + size > MAX_WAITING_BYTES:
                 raise EventLogUnavailable("the event log does not keep up")
-            self._waiting.append((content, done))
-            self._waiting_bytes += len(content)
+            self._waiting.append(_Request(lines, size, done))
+            self._waiting_bytes += size
             self._changed.notify()
         return done
 
@@ -50,35 +61,42 @@ class Appender:
                     if not self._waiting:
                         return
                     taken = self._take()
-                self._append(log, taken)
+                if taken:
+                    self._append(log, taken)
 
-    def _take(self) -> list[tuple[list[bytes], list["Future[None]"]]]:
-        """Records, each of whole requests, with the futures of those."""
-        records: list[tuple[list[bytes], list[Future[None]]]] = []
-        size = MAX_RECORD_BYTES
-        while self._waiting:
-            content, done = self._waiting[0]
-            if size + len(content) + 1 > MAX_RECORD_BYTES:
-                if len(records) == RECORDS_AT_ONCE:
-                    break
-                records.append(([], []))
-                size = 0
-            self._waiting.popleft()
-            self._waiting_bytes -= len(content)
-            size += len(content) + 1
-            records[-1][0].append(content)
-            records[-1][1].append(done)
-        return records
+    def _take(self) -> list[_Request]:
+        """Whole requests, in their order, without those whose sender was told already that they were not kept."""
+        taken: list[_Request] = []
+        size = 0
+        while self._waiting and size < BYTES_AT_ONCE:
+            request = self._waiting.popleft()
+            self._waiting_bytes -= request.size
+            if request.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+                taken.append(request)
+                size += request.size
+        return taken
 
-    def _append(self, log: EventLog, records: list[tuple[list[bytes], list["Future[None]"]]]) -> None:
-        problem: BaseException | None = None
+    def _append(self, log: EventLog, taken: list[_Request]) -> None:
+        problem: Exception | None = None
         try:
-            log.append([b"\n".join(contents) for contents, _ in records])
+            log.append(records_of(line for request in taken for line in request.lines))
         except Exception as failure:  # whatever it is, nobody may wait for ever
             problem = failure
-        for _, futures in records:
-            for done in futures:
-                if problem:
-                    done.set_exception(problem)
-                else:
-                    done.set_result(None)
+        for request in taken:
+            if problem:
+                request.done.set_exception(problem)
+            else:
+                request.done.set_result(None)
+
+
+def records_of(lines: Iterable[bytes]) -> list[bytes]:
+    """Lines joined to records of at most MAX_RECORD_BYTES; a line that is longer is one by itself."""
+    records: list[list[bytes]] = []
+    size = 0
+    for line in lines:
+        if not records or size + len(line) > MAX_RECORD_BYTES:
+            records.append([])
+            size = 0
+        records[-1].append(line)
+        size += len(line) + 1
+    return [b"\n".join(record) for record in records]

@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import msgspec
 
 from ingestion.event import (
+    EARLIEST_MS,
+    OLDEST_MS,
     STATED,
     RawLine,
     Reason,
@@ -21,15 +23,15 @@ from ingestion.event import (
     sites_in,
 )
 from ingestion.identity import Salts, identified
-from ingestion.site_time import HOUR_MS, MINUTE_MS
 
 MAX_BODY_BYTES = 1_000_000
 """On the wire, and unpacked."""
 MAX_EVENTS = 1_000
+MAX_LINES_BYTES = 4_000_000
+"""Raw lines of one body. An event becomes a line for each site that it names, and a body could name hundreds in each."""
 MAX_AGENT_LENGTH = 1_000
-OLDEST_MS = 72 * HOUR_MS
-EARLIEST_MS = MINUTE_MS
-"""How far a sender's clock may be ahead."""
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 _split = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -46,6 +48,7 @@ class Sender:
 class Opened:
     """What a request held: raw lines to append, how many events that are, and by index what was refused."""
 
+    is_array: bool
     lines: list[bytes] = field(default_factory=list)
     accepted: int = 0
     refused: list[tuple[int, Reason]] = field(default_factory=list)
@@ -53,21 +56,29 @@ class Opened:
 
 @dataclass(frozen=True)
 class Door:
-    """Lets events in. `time_zone` gives a site's, or None for a site that is not measured here."""
+    """Lets events in. `time_zone` gives a site's, or None for a site that is not measured here; before `start_ms` there are no
+    partitions."""
 
     time_zone: Callable[[str], str | None]
     salts: Salts
+    start_ms: int = 0
     new_id: Callable[[], UUID] = uuid4
 
     def open(self, body: bytes, sender: Sender, now_ms: int) -> Opened:
         """Takes a body of one event, or of an array of them. Raises Refused where the body as a whole is not readable."""
-        opened = Opened()
-        for index, event in enumerate(_events_in(body)):
+        opened = Opened(is_array=body.lstrip()[:1] == b"[")
+        size = 0
+        for index, event in enumerate(_events_in(body) if opened.is_array else [body]):
             try:
-                opened.lines += self._raw_lines(event, sender, now_ms)
-                opened.accepted += 1
+                lines = self._raw_lines(event, sender, now_ms)
             except Refused as refused:
                 opened.refused.append((index, refused.reason))
+                continue
+            size += sum(map(len, lines))
+            if size > MAX_LINES_BYTES:
+                raise Refused(Reason.BODY_TOO_LARGE)
+            opened.lines += lines
+            opened.accepted += 1
         return opened
 
     def _raw_lines(self, line: bytes, sender: Sender, now_ms: int) -> list[bytes]:
@@ -79,13 +90,16 @@ class Door:
         instant = now_ms if event.timestamp is None else instant_of(event.timestamp)
         assert instant is not None
         assert event.domain is not None
-        if instant < now_ms - OLDEST_MS:
+        if instant < max(now_ms - OLDEST_MS, self.start_ms):
             raise Refused(Reason.TOO_OLD)
         if instant > now_ms + EARLIEST_MS:
             raise Refused(Reason.TOO_EARLY)
+        sites = sites_in(event.domain)
+        if len(line) * len(sites) > MAX_LINES_BYTES:
+            raise Refused(Reason.BODY_TOO_LARGE)
         _state(event, sender)
         event_id = event.event_id or self.new_id()
-        return [encode(self._of_site(event, site, instant, event_id)) for site in sites_in(event.domain)]
+        return [encode(self._of_site(event, site, instant, event_id)) for site in sites]
 
     def _of_site(self, event: WireEvent, site: str, instant: int, event_id: UUID) -> RawLine:
         time_zone = self.time_zone(site)
@@ -103,9 +117,7 @@ def _state(event: WireEvent, sender: Sender) -> None:
 
 
 def _events_in(body: bytes) -> Sequence[bytes]:
-    """The bytes of each event. Raises Refused."""
-    if not body.lstrip().startswith(b"["):
-        return [body]
+    """The bytes of each event of an array. Raises Refused."""
     try:
         events = _split.decode(body)
     except RecursionError:
@@ -132,24 +144,29 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         raise Refused(Reason.UNSUPPORTED_ENCODING) from None
     if len(data) > MAX_BODY_BYTES:
         raise Refused(Reason.BODY_TOO_LARGE)
-    if not unpacking.eof:
+    if not unpacking.eof or unpacking.unused_data:  # what comes after the end would be lost
         raise Refused(Reason.UNSUPPORTED_ENCODING)
     return data
 
 
-def address_of(peer: str, forwarded: str, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> str:
-    """Where a request came from: the peer, or as far back in `X-Forwarded-For` as proxies are trusted."""
-    address = peer
-    for hop in [part.strip() for part in reversed(forwarded.split(","))]:
-        if not hop or not _is_in(address, trusted):
+def address_of(peer: str, forwarded: str, trusted: Networks) -> str:
+    """Where a request came from, in its usual form: the peer, or as far back in `X-Forwarded-For` as proxies are trusted. Empty
+    where that is no address."""
+    ip = _ip(peer)
+    for hop in reversed(forwarded.split(",")):
+        if ip is None or not hop or hop.isspace() or not any(ip in network for network in trusted):
             break
-        address = hop
-    return address
+        ip = _ip(hop.strip())
+    return str(ip or "")
 
 
-def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, also with a port, as some proxies write it, or as IPv6 sees one of IPv4: each visitor has one way to be
+    written, or would be several."""
+    bracketed, _, _ = text.removeprefix("[").partition("]")
+    host, _, port = bracketed.partition(":")
     try:
-        ip = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address((host if ":" not in port else bracketed).partition("%")[0])
     except ValueError:
-        return False
-    return any(ip in network for network in networks)
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip

@@ -11,6 +11,8 @@ from ingestion.settings import Address, Settings
 
 MOST_WAITING = 4_096
 """Connections that may wait to be accepted."""
+STOP_SECONDS = 15
+"""After a signal: longer than the event log may take."""
 
 
 def serve(settings: Settings) -> None:
@@ -24,7 +26,8 @@ def serve(settings: Settings) -> None:
         backlog=MOST_WAITING,
         log_level=LogLevels.warning,
         log_access=False,  # an address is nobody's business
-        workers_kill_timeout=10,
+        websockets=False,
+        workers_kill_timeout=STOP_SECONDS,
     ).serve()
 
 

@@ -47,7 +47,7 @@ class EventLog(Protocol):
 
 
 def open_event_log(settings: Settings, postgres_url: str) -> AbstractContextManager[EventLog]:
-    """The event log that FOOTFALL_EVENT_LOG names: by default a table in PostgreSQL."""
+    """The event log that FOOTFALL_EVENT_LOG names: by default a table in PostgreSQL. It connects when it is first used."""
     from ingestion.event_log.postgres import PostgresEventLog
 
     return PostgresEventLog(postgres_url)

@@ -41,7 +41,8 @@ VISITOR_HOURS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Visitor:
-    """What is known of a visitor: `source` is the first that brought them, the rest is as of their last hour."""
+    """What is known of a visitor: `source` is the first that brought them, `language` the last that was sent, the rest is as
+    of the hour in which they were last seen."""
 
     site: str
     visitor_id: str
@@ -74,7 +75,9 @@ def find_visitor(store: EventStore, site: str, visitor_id: str) -> Visitor | Non
     hours = store.visitor_hours(site, visitor_id)
     if not hours:
         return None
-    first, last = min(hours, key=lambda hour: hour["first_seen"]), max(hours, key=lambda hour: hour["last_seen"])
+    first = min(hours, key=lambda hour: hour["first_seen"])
+    seen = sorted(hours, key=lambda hour: hour["last_seen"])  # of hours with the same, the later arrival counts
+    last = seen[-1]
     return Visitor(
         site,
         visitor_id,
@@ -84,7 +87,7 @@ def find_visitor(store: EventStore, site: str, visitor_id: str) -> Visitor | Non
         country=last["country"],
         device=last["device"],
         browser=last["browser"],
-        language=last["language"],
+        language=next((hour["language"] for hour in reversed(seen) if hour["language"] is not None), None),
         source=first["source"],
     )
 

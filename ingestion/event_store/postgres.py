@@ -57,6 +57,7 @@ class PostgresEventStore:
         return stored.height
 
     def visitor_hours(self, site: str, visitor_id: str) -> Sequence[Mapping[str, Any]]:
+        """Rows of VISITOR_HOURS and their arrival hours, the earliest first."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(
                 "select * from store.visitor_hours where site = %s and visitor_id = %s order by hour",
@@ -64,6 +65,7 @@ class PostgresEventStore:
             ).fetchall()
 
     def timeline(self, site: str, visitor_id: str, most: int) -> Sequence[tuple[datetime, str]]:
+        """Instants (UTC) and events in JSON, the latest first."""
         return self._connection.execute(
             """select occurred_at, event from store.events where site = %s and visitor_id = %s
                order by occurred_at desc, event_id desc limit %s""",

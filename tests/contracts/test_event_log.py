@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,3 +130,42 @@ def test_a_log_that_cannot_be_reached_says_so() -> None:
         log = stack.enter_context(PostgresEventLog("postgresql://nobody@127.0.0.1:1/none"))
         with pytest.raises(EventLogUnavailable, match="PostgreSQL"):
             log.append([b"x"])
+
+
+# The embedded one: what PostgreSQL may do to it
+
+
+def test_a_connection_that_the_server_ended_meanwhile_costs_no_event(database: str) -> None:
+    with PostgresEventLog(database) as log, psycopg.connect(database, autocommit=True) as admin:
+        log.append([b"before"])
+        ended = (
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'footfall event log'"
+        )
+        assert admin.execute(ended).rowcount == 1
+        log.append([b"after"])
+        assert [record.lines for record in everything(log)] == [b"before", b"after"]
+
+
+def test_a_server_that_became_a_standby_refuses_and_is_used_again_when_it_takes_over(database: str) -> None:
+    with PostgresEventLog(database) as log, psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(f"alter database {admin.info.dbname} set default_transaction_read_only = on")
+        try:
+            with pytest.raises(EventLogUnavailable, match="read-only"):
+                log.append([b"refused"])
+        finally:
+            admin.execute("set default_transaction_read_only = off")
+            admin.execute(f"alter database {admin.info.dbname} reset default_transaction_read_only")
+        log.append([b"kept"])
+        assert [record.lines for record in everything(log)] == [b"kept"]
+
+
+def test_what_is_acknowledged_is_on_disk_also_where_a_database_does_not_wait_for_it(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(f"alter database {admin.info.dbname} set synchronous_commit = off")
+        try:
+            with PostgresEventLog(database) as log:
+                log.append([b"x"])
+                assert log._connection
+                assert log._connection.execute("show synchronous_commit").fetchone() == ("on",)
+        finally:
+            admin.execute(f"alter database {admin.info.dbname} reset synchronous_commit")

@@ -14,16 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.transforms.parse import parse
+from ingestion.collector.directory import NotReady
 from ingestion.collector.door import MAX_BODY_BYTES, MAX_EVENTS, Door, Opened, Sender, address_of, unpacked
 from ingestion.event import RawLine, Reason, Refused
 from ingestion.identity import ImportSalts
-from ingestion.site_time import HOUR_MS, MINUTE_MS
+from ingestion.site_time import HOUR_MS, MINUTE_MS, floor_hour
+from tests.ingestion.test_event import ONLY_AT_THE_DOOR
 
 NOW = 1_795_000_000_000
 ID = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 SENDER = Sender("198.51.100.23", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 ZONES = {"shop.example": "Europe/Berlin", "other.example": "Asia/Tokyo"}
-door = Door(ZONES.get, ImportSalts(b"k"), lambda: ID)
+door = Door(ZONES.get, ImportSalts(b"k"), new_id=lambda: ID)
 decode = msgspec.json.Decoder(RawLine).decode
 
 
@@ -104,6 +106,9 @@ def test_times_at_the_limits() -> None:
     assert sent(event(timestamp=NOW + MINUTE_MS)).accepted == 1
     assert reason_of(event(timestamp=NOW - 72 * HOUR_MS - 1)) == "too_old"
     assert reason_of(event(timestamp=NOW + MINUTE_MS + 1)) == "too_early"
+    late_starter = Door(ZONES.get, ImportSalts(b"k"), start_ms=NOW - HOUR_MS)
+    opened = late_starter.open(json.dumps([event(timestamp=NOW - HOUR_MS - at) for at in (0, 1)]).encode(), SENDER, NOW)
+    assert opened.refused == [(1, "too_old")]  # there are no partitions for it
 
 
 @pytest.mark.parametrize(
@@ -133,13 +138,13 @@ def test_poison_is_refused_with_a_reason(body: bytes, reason: str) -> None:
 def test_nul_and_large_numbers_in_what_is_optional_are_kept_clean() -> None:
     raw = decode(sent(event(title="a\0b", referrer="\0", props={"k\0": "v\0", "big": 2**64})).lines[0])
     assert (raw.title, raw.referrer, raw.props) == ("ab", None, {"k": "v", "big": 2**64})
-    (read,) = parse("x", sent(event(props={"big": 2**64})).lines[0], 0, 10)
+    (read,) = parse("x", sent(event(props={"big": 2**64})).lines[0], floor_hour(NOW), 10)
     assert read.events["props"].to_list() == ['{"big":18446744073709551616}']
 
 
 @pytest.mark.parametrize("agent", ["", "\0", "x" * 100_000, "é" * 3_000])
 def test_any_agent_is_accepted(agent: str) -> None:
-    (read,) = parse("x", sent(event(), Sender("", agent)).lines[0], 0, 10)
+    (read,) = parse("x", sent(event(), Sender("", agent)).lines[0], floor_hour(NOW), 10)
     assert read.events.height == 1
 
 
@@ -160,7 +165,7 @@ def test_what_is_accepted_is_an_event_when_it_is_read_again(
         opened = door.open(body, Sender(address, agent), NOW)
     except Refused:
         return
-    read = list(parse("x", b"\n".join(opened.lines), 0, 1_000))
+    read = list(parse("x", b"\n".join(opened.lines), floor_hour(NOW), 1_000))
     assert sum(part.events.height for part in read) == len(opened.lines)
     assert opened.accepted + len(opened.refused) == len(events)
 
@@ -170,7 +175,7 @@ def test_packed_bodies_are_unpacked_up_to_the_limit(pack: Any) -> None:
     assert unpacked(pack(b"x" * MAX_BODY_BYTES), "gzip") == b"x" * MAX_BODY_BYTES
     with pytest.raises(Refused, match="body_too_large"):
         unpacked(pack(b"x" * (100 * MAX_BODY_BYTES)), "gzip")
-    for broken in (b"", b"no gzip", pack(b"x" * 1_000)[:-9]):
+    for broken in (b"", b"no gzip", pack(b"x" * 1_000)[:-9], pack(b"x") + b"y", pack(b"x") + pack(b"y")):
         with pytest.raises(Refused, match="unsupported_encoding"):
             unpacked(broken, "gzip")
     with pytest.raises(Refused, match="unsupported_encoding"):
@@ -186,12 +191,82 @@ def test_packed_bodies_are_unpacked_up_to_the_limit(pack: Any) -> None:
         ("10.0.0.1", "6.6.6.6, 192.0.2.1", "192.0.2.1"),  # what the visitor put there before
         ("10.0.0.1", "192.0.2.1, 10.0.0.2", "192.0.2.1"),
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        ("10.0.0.1", "nonsense", "nonsense"),
+        ("10.0.0.1", "192.0.2.1,", "10.0.0.1"),
+        ("10.0.0.1", "192.0.2.1, nonsense", ""),
+        ("10.0.0.1", "192.0.2.1, 10.0.0.", ""),
         ("", "192.0.2.1", ""),
+        # each visitor has one way to be written
+        ("::ffff:10.0.0.1", "::ffff:192.0.2.1", "192.0.2.1"),  # of a server that listens at [::]
+        ("10.0.0.1", "192.0.2.1:51234", "192.0.2.1"),
+        ("10.0.0.1", "2001:DB8:0::1", "2001:db8::1"),
+        ("10.0.0.1", "[2001:db8::1]:51234", "2001:db8::1"),
+        ("10.0.0.1", "fe80::1%eth0", "fe80::1"),
     ],
 )  # fmt: skip
 def test_the_address_is_as_far_back_as_proxies_are_trusted(peer: str, forwarded: str, address: str) -> None:
     assert address_of(peer, forwarded, [ip_network("10.0.0.0/8")]) == address
+
+
+REQUESTS: dict[str, tuple[bytes, str, Reason]] = {
+    "no event": (b"[]", "", Reason.NO_EVENTS),
+    "1,001 events": (b"[" + b"{}," * MAX_EVENTS + b"{}]", "", Reason.TOO_MANY_EVENTS),
+    "10 MB, packed": (gzip.compress(b" " * 10_000_000), "gzip", Reason.BODY_TOO_LARGE),
+    "not packed": (b"{}", "gzip", Reason.UNSUPPORTED_ENCODING),
+    "unknown site": (json.dumps(event(domain="nobody.example")).encode(), "", Reason.UNKNOWN_SITE),
+    "72 hours and 1 ms old": (json.dumps(event(timestamp=NOW - 72 * HOUR_MS - 1)).encode(), "", Reason.TOO_OLD),
+    "a minute and 1 ms ahead": (json.dumps(event(timestamp=NOW + MINUTE_MS + 1)).encode(), "", Reason.TOO_EARLY),
+}
+
+
+@pytest.mark.parametrize(("body", "encoding", "reason"), REQUESTS.values(), ids=REQUESTS)
+def test_what_only_the_door_refuses(body: bytes, encoding: str, reason: Reason) -> None:
+    try:
+        assert reason_of(unpacked(body, encoding)) == reason
+    except Refused as refused:
+        assert refused.reason == reason
+
+
+def test_every_reason_of_the_door_is_reached() -> None:
+    assert {reason for _, _, reason in REQUESTS.values()} == ONLY_AT_THE_DOOR
+
+
+MANY = [f"{number}.shop" for number in range(190)]
+
+
+def test_one_body_does_not_become_hundreds_of_megabytes() -> None:
+    """An event becomes a line for each site that it names, of a thousand events with a hundred sites each."""
+    everywhere = Door(dict.fromkeys(MANY, "UTC").get, ImportSalts(b"k"))
+    named = ",".join(MANY)
+    opened = everywhere.open(json.dumps(event(domain=named, title="x" * 2_000)).encode(), SENDER, NOW)
+    assert (opened.accepted, len(opened.lines)) == (1, len(MANY))
+    with pytest.raises(Refused, match="body_too_large"):
+        everywhere.open(json.dumps([event(domain=named)] * 400).encode(), SENDER, NOW)
+    large = event(domain=named, props={str(number): "x" * 2_000 for number in range(30)})
+    assert everywhere.open(json.dumps(large).encode(), SENDER, NOW).refused == [(0, "body_too_large")]
+
+
+def test_a_thousand_usual_events_fit() -> None:
+    opened = sent([event(title="x" * 800)] * MAX_EVENTS, Sender(SENDER.address, "é" * 10_000))
+    assert opened.accepted == MAX_EVENTS
+
+
+def test_a_clock_that_steps_back_is_believed() -> None:
+    """An event without a time has the time at which it came; one that says its own may seem early until the clock is right."""
+    stepped = NOW - 3 * HOUR_MS
+    times = [decode(sent(event(), now=now).lines[0]).timestamp for now in (NOW, stepped, stepped + 1, NOW)]
+    assert times == [NOW, stepped, stepped + 1, NOW]
+    assert sent(event(timestamp=NOW), now=stepped).refused == [(0, "too_early")]
+    assert sent(event(timestamp=stepped), now=NOW).accepted == 1
+
+
+def test_without_a_salt_nothing_of_the_request_is_kept() -> None:
+    def no_salt(day: date) -> bytes:
+        raise NotReady(f"there is no salt for {day} yet")
+
+    waiting = Door(ZONES.get, no_salt)
+    with pytest.raises(NotReady):
+        waiting.open(json.dumps([event(visitor_id="v"), event()]).encode(), SENDER, NOW)
+    assert waiting.open(json.dumps(event(visitor_id="v")).encode(), SENDER, NOW).accepted == 1
 
 
 def test_the_salts_are_of_the_date_of_the_site() -> None:
