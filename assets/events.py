@@ -93,7 +93,9 @@ class _HourOfEvents:
         """Parsed events, `ENRICHED_AT_ONCE` or a few more; the last ones fewer."""
         frames, start = list[pl.DataFrame](), from_datetime(self.stores.settings.start)
         for raw in self.stores.ledger.raw_objects(self.hour):
-            for parsed in parse(raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE, start_ms=start):
+            for parsed in parse(
+                raw.name, self._unpacked(raw), from_datetime(hour_of(self.hour)), PARSED_AT_ONCE, start_ms=start
+            ):
                 self.rejections.append(parsed.rejections)
                 frames.append(parsed.events)
                 if sum(frame.height for frame in frames) >= ENRICHED_AT_ONCE:

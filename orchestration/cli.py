@@ -208,7 +208,14 @@ def collector() -> None:
 @footfall.command()
 @click.argument("site", callback=_site)
 @click.argument("visitor")
-@click.option("--events", "most", default=50, show_default=True, type=click.IntRange(1), help="How many of the latest events to show.")
+@click.option(
+    "--events",
+    "most",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many of the latest events to show.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def visitor(site: str, visitor: str, most: int, as_json: bool) -> None:
     """Print what is known of VISITOR on SITE, and the visitor's timeline.

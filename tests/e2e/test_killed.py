@@ -48,7 +48,13 @@ def balanced(pipeline: dict[str, Any]) -> bool:
 def test_after_kill_9_of_everything_the_report_is_the_same(tmp_path):
     now = datetime.now(UTC)
     first, last = str((now - timedelta(days=4)).date()), str((now + timedelta(days=1)).date())
-    up = Up.at(tmp_path / "home", FOOTFALL_START=first, FOOTFALL_ANY_SITE="no", FOOTFALL_HOURLY_MINUTES="1", FOOTFALL_DAILY_MINUTES="1")
+    up = Up.at(
+        tmp_path / "home",
+        FOOTFALL_START=first,
+        FOOTFALL_ANY_SITE="no",
+        FOOTFALL_HOURLY_MINUTES="1",
+        FOOTFALL_DAILY_MINUTES="1",
+    )
     for site, zone in SITES.items():
         assert up.run("sites", "add", site, "--timezone", zone)[0] == 0
     every = sendings(Random(9), now_ms(), EVENTS)
