@@ -5,7 +5,8 @@
     web-server    FOOTFALL_DAGSTER      the Dagster UI
     daemon        -                     the schedules, the queue, backfills, and retries of runs whose process died
 
-What ends unexpectedly is started again, the embedded PostgreSQL too. Each writes to home/logs/<name>.log and is a process group of
+What ends unexpectedly is started again, the embedded PostgreSQL too. A changed asset is run as it is now; the UI shows the change when
+`up` is started again, whatever its Reload says. Each writes to home/logs/<name>.log and is a process group of
 its own, whose number is in home/up.json for `footfall down`, and for the next `up` if this one is killed.
 """
 
@@ -118,8 +119,10 @@ def _only_one(settings: Settings) -> Iterator[None]:
             ) from None
         _end_what_is_left(settings)
         _note(settings)
-        yield
-        (settings.home / "up.json").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (settings.home / "up.json").unlink(missing_ok=True)
 
 
 def _is_held(settings: Settings) -> bool:

@@ -3,7 +3,6 @@
 FOOTFALL_SCREENSHOT=docs/dagster-ui.png .venv/bin/pytest tests/e2e/test_dagster_ui.py    also pictures the asset graph
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -44,8 +43,6 @@ def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         FOOTFALL_DAILY_MINUTES="60",
     )
     simulate(folder / "sample", seed=3, first_date=FIRST, days=1, visitors=60)
-    for site in json.loads((folder / "sample" / "sites.json").read_text()):
-        up.run("sites", "add", site["site"], "--timezone", site["timezone"])
     code, said = up.run("import", "events", str(folder / "sample" / "events.ndjson"))
     assert code == 0, said
     up.start()

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from orchestration.run_launcher import _is_alive, _seconds
-from tests.services.servers import free_port
+from tests.services.servers import free_port, postgres_server
 
 FOOTFALL = str(Path(sys.executable).parent / "footfall")
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -27,6 +27,10 @@ TODAY = datetime.now(UTC).date()
 YESTERDAY, TOMORROW = (str(TODAY + timedelta(days=days)) for days in (-1, 1))
 
 T = TypeVar("T")
+
+
+def this_hour() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H}"
 
 
 def until(found: Callable[[], T | None], seconds: float = 90) -> T:
@@ -252,9 +256,9 @@ def test_a_second_one_says_what_runs_and_where_and_changes_nothing(it):
 
 
 def test_what_comes_is_reported_and_no_log_complains(it):
+    before = this_hour()
     assert it.post("/tea") == 202
-    hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
-    it.succeeds(it.launch("hourly", hour, hour))
+    it.succeeds(it.launch("hourly", before, this_hour()))
     it.succeeds(it.launch_daily())
     code, said = it.run("report", "shop.example")
     assert code == 0 and "/tea" in said
@@ -327,8 +331,9 @@ def test_all_goes_on_after_postgresql_was_killed(it):
     until(lambda: it.status(run) == "SUCCESS" or it.retry_of(run), 240)
     it.succeeds(it.retry_of(run) or run)
     assert it.post("/after") == 202
-    hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
-    it.succeeds(until(lambda: it.launch("hourly", hour, hour)))  # each of the UI's old connections fails once
+    it.succeeds(
+        until(lambda: it.launch("hourly", this_hour(), this_hour()))
+    )  # each of the UI's old connections fails once
     assert until(it.daemon_is_well)
 
 
@@ -345,15 +350,32 @@ def test_the_run_of_a_materialize_that_is_killed_is_not_waited_for(it):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_comes_is_reported_by_the_schedules_and_no_log_complains(other):
     other.environment |= {"FOOTFALL_HOURLY_MINUTES": "1", "FOOTFALL_DAILY_MINUTES": "1"}
     other.start()
     other.wait_until_ready()
     assert other.post("/scheduled") == 202
     until(lambda: "/scheduled" in other.run("report", "shop.example")[1], 240)
-    time.sleep(60)
+    time.sleep(30)
     assert other.runs("FAILURE") == []
     assert other.complaints() == []
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_postgresql_server(other):
+    with postgres_server() as url:
+        other.environment["FOOTFALL_POSTGRES"] = url
+        other.start()
+        other.wait_until_ready()
+        before = this_hour()
+        assert other.post("/served") == 202
+        other.succeeds(other.launch("hourly", before, this_hour()))
+        other.succeeds(other.launch_daily())
+        assert "/served" in other.run("report", "shop.example")[1]
+        assert other.run("down") == (0, "stopped footfall up\n")
+        assert other.complaints() == []
+        assert not (other.home / "postgres").exists()
 
 
 @pytest.mark.slow
