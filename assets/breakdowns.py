@@ -20,7 +20,7 @@ from ingestion.stores import Stores
 @dg.asset(
     deps=[
         dg.AssetDep("events", partition_mapping=AROUND),
-        dg.AssetDep("visits", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=0)),
+        "visits",  # those of the date before, too; but a backfill by assets must give all of them the same dates
     ],
     partitions_def=DATES,
     backfill_policy=EVERY_DATES_RUN,

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.lineage import stale
 from assets.replace import Refusal
 from ingestion.event_log import EventLog, open_event_log
 from ingestion.site_time import from_datetime, hour_key
@@ -46,28 +47,28 @@ TILES = dg.AssetCheckSpec(
 )
 
 
-def of_events(stores: Stores, hours: Sequence[str], refused: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
-    """The checks of arrival hours that were made, and of those that were refused."""
-    return [_received_is_accepted_plus_rejected(stores, hours), _raw_objects_are_as_listed(refused)]
+def of_events(stores: Stores, refused: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
+    """The checks of arrival hours."""
+    return [_received_is_accepted_plus_rejected(stores), _raw_objects_are_as_listed(refused)]
 
 
-def of_visits(stores: Stores, days: Sequence[str], _: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
+def of_visits(stores: Stores, _: Sequence[Refusal]) -> list[dg.AssetCheckResult]:
     """The check of dates."""
-    return [_accepted_is_counted_plus_bots_plus_duplicates(stores, days)]
+    return [_accepted_is_counted_plus_bots_plus_duplicates(stores)]
 
 
 def _raw_objects_are_as_listed(refused: Sequence[Refusal]) -> dg.AssetCheckResult:
-    reasons = {refusal.partition: refusal.reason for refusal in refused}
+    reasons = {refusal.partition: refusal.reason for refusal in refused if not refusal.superseded}
     return dg.AssetCheckResult(
-        check_name=RAW_IS_WHOLE.name, passed=not refused, metadata={"refused": dg.MetadataValue.json(reasons)}
+        check_name=RAW_IS_WHOLE.name, passed=not reasons, metadata={"refused": dg.MetadataValue.json(reasons)}
     )
 
 
-def _received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) -> dg.AssetCheckResult:
-    """Lines that the ledger lists, against rows that the lake holds and rows that landed."""
+def _received_is_accepted_plus_rejected(stores: Stores) -> dg.AssetCheckResult:
+    """Lines that the ledger lists, against rows that the lake holds and rows that landed: of the hours that are up to date."""
     rows = stores.ledger.landed(
         """select hour, received, accepted, rejected, landed_received, landed_accepted from
-               (select hour, sum(lines)::bigint as received from footfall.raw_objects where hour = any(%s) group by hour) raw
+               (select hour, sum(lines)::bigint as received from footfall.raw_objects group by hour) raw
                left join lateral (
                    select coalesce(sum(rows) filter (where date is not null), 0)::bigint as accepted,
                           coalesce(sum(rows) filter (where date is null), 0)::bigint as rejected
@@ -76,10 +77,13 @@ def _received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) ->
                    select coalesce(sum(received), 0)::bigint as landed_received,
                           coalesce(sum(accepted), 0)::bigint as landed_accepted
                    from landing.arrivals a where a.hour = (raw.hour || ':00+00')::timestamptz) landing on true""",
-        [list(hours)],
+        [],
         {"hour": pl.String}
         | dict.fromkeys(["received", "accepted", "rejected", "landed_received", "landed_accepted"], pl.Int64),
     )
+    state = stores.ledger.state()
+    made = {hour: made.inputs.get("raw") for (asset, hour), made in state.published.items() if asset == "events"}
+    rows = rows.filter(pl.col("hour").is_in([hour for hour, raw in made.items() if raw == state.raw.get(hour)]))
     broken = rows.filter(
         (pl.col("received") != pl.col("accepted") + pl.col("rejected"))
         | (pl.col("received") != pl.col("landed_received"))
@@ -88,19 +92,20 @@ def _received_is_accepted_plus_rejected(stores: Stores, hours: Sequence[str]) ->
     return _result(RECEIVED, rows, broken, ("received", "accepted", "rejected"))
 
 
-def _accepted_is_counted_plus_bots_plus_duplicates(stores: Stores, days: Sequence[str]) -> dg.AssetCheckResult:
-    """Rows that the lake holds of each date, against what the date's accounts say of them."""
+def _accepted_is_counted_plus_bots_plus_duplicates(stores: Stores) -> dg.AssetCheckResult:
+    """Rows that the lake holds of each date, against what the date's accounts say of them: of the dates that are up to date."""
     rows = stores.ledger.landed(
         """select date::text, accepted, counted, bots, duplicates from
                (select date, sum(rows)::bigint as accepted from footfall.lake_objects
-                where asset = 'events' and date = any(%s::date[]) group by date) lake
+                where asset = 'events' and date is not null group by date) lake
                left join lateral (
                    select coalesce(sum(counted), 0)::bigint as counted, coalesce(sum(bots), 0)::bigint as bots,
                           coalesce(sum(duplicates), 0)::bigint as duplicates
                    from landing.event_copies c where c.date = lake.date) copies on true""",
-        [list(days)],
+        [],
         {"date": pl.String} | dict.fromkeys(["accepted", "counted", "bots", "duplicates"], pl.Int64),
     )
+    rows = rows.filter(~pl.col("date").is_in(stale("visits", stores.ledger.state(), datetime.now(UTC))))
     broken = rows.filter(pl.col("accepted") != pl.sum_horizontal("counted", "bots", "duplicates"))
     return _result(ACCEPTED, rows, broken, ("accepted", "counted", "bots", "duplicates"))
 

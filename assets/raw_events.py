@@ -11,6 +11,7 @@ from assets.checks import TILES, offset_ranges_tile
 from assets.partitions import EVERY_HOURS_RUN, GRAIN_ARRIVAL, HOURS
 from assets.replace import ONLY_STALE, retried
 from ingestion.event_log import open_event_log
+from ingestion.lake import ListedObjectGone
 from ingestion.pull import pull, unread
 from ingestion.site_time import hour_of
 from ingestion.stores import Stores
@@ -34,7 +35,9 @@ def raw_events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Store
     with retried(context, stores):
         pulled = pull_until(stores, hours[-1], datetime.now(UTC))
         over = [] if ONLY_STALE in context.run.tags else [hour for hour in hours[:-1] if hour not in pulled.hours]
-        verified = _verify(stores, over)
+        verified, wrong = _verify(stores, over)
+    for problem in wrong:  # `events` refuses its hour, and no other
+        context.log.error(problem)
     if pulled.lost:
         context.log.error(f"{pulled.lost} offsets of the event log were gone before they were read: see {TILES.name}")
     return dg.MaterializeResult(
@@ -45,6 +48,7 @@ def raw_events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Store
             "seconds": dg.MetadataValue.float(round(time.monotonic() - started, 3)),
             "partitions": dg.MetadataValue.int(len(hours)),
             "objects_verified": dg.MetadataValue.int(verified),
+            "objects_wrong": dg.MetadataValue.json(wrong),
         },
     )
 
@@ -79,10 +83,13 @@ def pull_until(stores: Stores, last_hour: str, now: datetime) -> Pulled:
     return pulled
 
 
-def _verify(stores: Stores, hours: Sequence[str]) -> int:
-    """Compares the listed raw objects of some hours with their digests; returns how many there are. The last hour of a run is not
-    among them, as the sweep runs it several times. What differs fails the run."""
-    objects = [item for hour in hours for item in stores.ledger.raw_objects(hour)]
+def _verify(stores: Stores, hours: Sequence[str]) -> tuple[int, list[str]]:
+    """Compares the listed raw objects of some hours with their digests: how many there are, and what is wrong with some. The last
+    hour of a run is not among them, as the sweep runs it several times."""
+    objects, wrong = [item for hour in hours for item in stores.ledger.raw_objects(hour)], list[str]()
     for item in objects:
-        stores.lake.get_listed(item)
-    return len(objects)
+        try:
+            stores.lake.get_listed(item)
+        except ListedObjectGone as problem:
+            wrong.append(str(problem))
+    return len(objects), wrong

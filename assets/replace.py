@@ -68,12 +68,13 @@ class Refusal:
 
     partition: str
     reason: str
+    superseded: bool = False
 
 
 Make = Callable[[Work, Sequence[str]], Iterable[Made | Refusal]]
 """Makes some partitions; may yield each as soon as it is whole. One that cannot be made does not keep others from it."""
-Check = Callable[[Stores, Sequence[str], Sequence[Refusal]], Sequence[dg.AssetCheckResult]]
-"""Checks the partitions that were made; is told of those that were refused."""
+Check = Callable[[Stores, Sequence[Refusal]], Sequence[dg.AssetCheckResult]]
+"""Checks all partitions that are up to date, so that what failed once fails until it is mended; is told of those that were refused."""
 
 
 def replace_partitions(
@@ -96,7 +97,7 @@ def replace_partitions(
             try:
                 _publish(stores, asset, work.version, code_version, batch, outcomes)
             except Superseded as newer:
-                refused += [Refusal(made.partition, str(newer)) for made in batch]
+                refused += [Refusal(made.partition, str(newer), superseded=True) for made in batch]
                 continue
             rows, size = rows + sum(made.rows for made in outcomes), size + sum(made.bytes for made in outcomes)
     seconds = time.monotonic() - started
@@ -105,7 +106,7 @@ def replace_partitions(
     made_now = sorted(set(partitions) - {refusal.partition for refusal in refused})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(work.version)),
-        check_results=list(check(stores, made_now, refused)) if check else [],
+        check_results=list(check(stores, refused)) if check else [],
         metadata={
             "dagster/row_count": dg.MetadataValue.int(rows),
             "bytes": dg.MetadataValue.int(size),

@@ -41,7 +41,7 @@ def make_stored_events(work: Work, hours: Sequence[str]) -> Iterator[Made | Refu
             try:
                 stored = store.replace_hour(hour_of(hour), work.version, _events_of(work.stores, hour, dates))
             except Superseded as newer:
-                yield Refusal(hour, str(newer))
+                yield Refusal(hour, str(newer), superseded=True)
             else:
                 yield Made(hour, stored=stored)
 

@@ -23,7 +23,7 @@ from ingestion.site_time import HOUR_MS, MINUTE_MS, from_datetime
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DOMAIN_BYTES = 2_000
-MAX_SITE_LENGTH = 253
+MAX_SITE_BYTES = 253
 MAX_NAME_LENGTH = 120
 MAX_URL_BYTES = 2_000
 MAX_TEXT_LENGTH = 2_000
@@ -174,8 +174,8 @@ class RawLine(Event, omit_defaults=True, kw_only=True, gc=False):
     """
 
     line: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
-    visitor_hash: str | None = None
-    previous_visitor_hash: str | None = None
+    visitor_hash: Identifier | None = None
+    previous_visitor_hash: Identifier | None = None
     rejected: str | None = None
 
 
@@ -323,13 +323,13 @@ def _prop_too_long(props: dict[str, str | int | float | bool | None]) -> bool:
     return False
 
 
-_site = re.compile(rf"[^\s,/?#\x00-\x20\x7f]{{1,{MAX_SITE_LENGTH}}}")
+_site = re.compile(rf"[^\s,/?#\x00-\x20\x7f]{{1,{MAX_SITE_BYTES}}}")
 
 
 def site_name(text: str) -> str | None:
     """A site's name, in lower case; None if it cannot be one."""
     name = text.strip().lower()
-    return name if _site.fullmatch(name) else None
+    return name if _site.fullmatch(name) and not _longer_than(name, MAX_SITE_BYTES) else None
 
 
 @lru_cache(maxsize=65_536)

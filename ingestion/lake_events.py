@@ -93,13 +93,14 @@ def read_copies(
 def read_arrivals(lake: Lake, objects: Sequence[PartitionObject], hour: str, columns: Sequence[str]) -> pl.DataFrame:
     """The events of some objects of one bucket that arrived in an hour, without copies of events that came before: of the other
     objects only what tells copies is read."""
-    copies = read_copies(lake, objects, ()).filter(pl.col("is_copy")).select(COPY_ORDER)
+    line = ("site", *COPY_ORDER)  # of an import, a line that names two sites is an event of each
+    copies = read_copies(lake, objects, ()).filter(pl.col("is_copy")).select(line)
     arrived = [item for item in objects if item.partition == hour]
     if not arrived:
         return pl.DataFrame(schema={name: EVENTS[name] for name in columns})
-    wanted = list(dict.fromkeys((*columns, *COPY_ORDER)))
+    wanted = list(dict.fromkeys((*columns, *line)))
     events = lake.scan_parquet([item.object.name for item in arrived]).select(wanted).collect()
-    return events.join(copies, on=COPY_ORDER, how="anti", maintain_order="left").select(columns)
+    return events.join(copies, on=line, how="anti", maintain_order="left").select(columns)
 
 
 def mark_copies(events: pl.DataFrame) -> pl.DataFrame:

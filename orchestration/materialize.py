@@ -5,7 +5,7 @@ Without bounds: all that is missing or stale by its inputs. With bounds: those a
 reads them, whether or not it is stale, and whatever of it has become stale.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import datetime
 
@@ -14,6 +14,7 @@ import dagster as dg
 from assets.lineage import ASSETS, Key, affected, reads, stale
 from assets.partitions import chunks
 from assets.raw_events import unread_hours
+from assets.replace import ONLY_STALE
 from ingestion.ledger import State
 from ingestion.pull import HOUR
 from ingestion.site_time import hour_key
@@ -43,7 +44,8 @@ def materialize(
         # Holds its connections, as the webserver does; otherwise each of a run's events opens one (4,600 for 140 hours).
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
         unread = unread_hours(stores, end - HOUR if end else now, now)
-        _run(instance, stores, "raw_events", unread, progress)
+        sweep = {} if first or end else {ONLY_STALE: "yes"}
+        _run(instance, stores, "raw_events", unread, progress, sweep)
         counts["raw_events"] = len(unread)
         changed: set[Key] = set()
         before = stores.ledger.state()
@@ -55,7 +57,7 @@ def materialize(
                 partitions = _arrivals(state, first, end)
             else:
                 partitions = affected(asset, changed, reads(asset, before, now), reads(asset, state, now))
-            _run(instance, stores, asset, partitions, progress)
+            _run(instance, stores, asset, partitions, progress, sweep)
             changed.update((asset, partition) for partition in partitions)
             counts[asset] = len(partitions)
     return counts
@@ -69,18 +71,25 @@ def _arrivals(state: State, first: datetime | None, end: datetime | None) -> lis
 
 
 def _run(
-    instance: dg.DagsterInstance, stores: Stores, asset: str, partitions: Sequence[str], progress: Progress
+    instance: dg.DagsterInstance,
+    stores: Stores,
+    asset: str,
+    partitions: Sequence[str],
+    progress: Progress,
+    tags: Mapping[str, str],
 ) -> None:
     done = 0
     for first, last in chunks(asset, partitions, stores.settings.chunk_hours, stores.settings.chunk_dates, BRIDGED):
         progress(done, len(partitions), asset)
-        _run_chunk(instance, stores, asset, first, last)
+        _run_chunk(instance, stores, asset, first, last, tags)
         done += sum(first <= partition <= last for partition in partitions)
     if partitions:
         progress(done, len(partitions), asset)
 
 
-def _run_chunk(instance: dg.DagsterInstance, stores: Stores, asset: str, first: str, last: str) -> None:
+def _run_chunk(
+    instance: dg.DagsterInstance, stores: Stores, asset: str, first: str, last: str, tags: Mapping[str, str]
+) -> None:
     selected = [definition for definition in DEFINED if definition.node_def.name == asset]
     with (stores.settings.home / "materialize.log").open("a") as log, redirect_stdout(log):
         result = dg.materialize(
@@ -88,7 +97,7 @@ def _run_chunk(instance: dg.DagsterInstance, stores: Stores, asset: str, first: 
             selection=dg.AssetSelection.assets(*selected),
             instance=instance,
             resources=RESOURCES,
-            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last, **tags},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )

@@ -13,7 +13,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 
 from assets.lineage import inputs, unsettled
 from assets.partitions import DATES, EVERY_DATES_RUN, GRAIN_DATE, SETTINGS
-from assets.replace import ONLY_STALE, retried, to_make
+from assets.replace import retried, to_make
 from ingestion.ledger import Outcome
 from ingestion.stores import Stores
 from orchestration.publish import publish_reports
@@ -28,6 +28,21 @@ class _Translator(DagsterDbtTranslator):
 
     def get_group_name(self, dbt_resource_props: Any) -> str:
         return "reports" if "marts" in dbt_resource_props["fqn"] else "staging"
+
+    def get_partition_mapping(self, *_: Any) -> dg.PartitionMapping:
+        """Dates read hours, and there are dates before the first hour and after the current one."""
+        return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+    def get_asset_spec(self, *of_what: Any) -> dg.AssetSpec:
+        """Each staging view after all that dbt reads, so that a backfill launches all of dbt's assets together."""
+        spec = super().get_asset_spec(*of_what)
+        known = {dep.asset_key.path[-1] for dep in spec.deps}
+        after = [
+            dg.AssetDep(name, partition_mapping=self.get_partition_mapping())
+            for name in ("breakdowns", "moving_averages")
+            if spec.group_name == "staging" and name not in known
+        ]
+        return spec.merge_attributes(deps=after) if after else spec
 
     def get_owners(self, dbt_resource_props: Any) -> Sequence[str]:
         return ["team:footfall"]
@@ -85,24 +100,26 @@ def reports(context: dg.AssetExecutionContext, dbt: DbtCliResource, stores: dg.R
     with retried(context, stores), stores.ledger.excluding("dbt"):
         state, version = stores.ledger.state(), stores.ledger.next_version()
         dates = to_make(context, "reports", state)
-        if ONLY_STALE in context.run.tags:
-            waiting = unsettled(state, datetime.now(UTC)).intersection(dates)
-            dates = sorted(set(dates) - waiting)
-            context.log.info(f"{len(dates)} dates to build; {len(waiting)} wait for visits that came meanwhile")
-        if not dates:
-            return
-        stores.ledger.begin_build(dates)
-        yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
-        made_from = inputs("reports", state, datetime.now(UTC), also=dates)
-        outcomes = [Outcome(day, made_from[day], content="", rows=0, bytes=0) for day in dates]
-        with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
-            publish_reports(replacement, dates, outcomes)
+        waiting = sorted(unsettled(state, datetime.now(UTC)).intersection(dates))
+        dates = sorted(set(dates).difference(waiting))
+        context.log.info(f"{len(dates)} dates to build")
+        if waiting:
+            context.log.warning(
+                f"{', '.join(waiting)} would not balance yet: visits of events that arrived on these dates are stale, perhaps on other "
+                "dates. The next sweep, or `footfall materialize`, makes all of them"
+            )
+        if dates:
+            stores.ledger.begin_build(dates)
+            yield from dbt.cli(["build"], context=context, target_path=PROJECT.target_path).stream()
+            made_from = inputs("reports", state, datetime.now(UTC), also=dates)
+            outcomes = [Outcome(day, made_from[day], content="", rows=0, bytes=0) for day in dates]
+            with stores.ledger.replacing("reports", version, CODE_VERSION) as replacement:
+                publish_reports(replacement, dates, outcomes)
 
 
 def _refuse_a_part(context: dg.AssetExecutionContext) -> None:
     """Report tables switch together, when all of their tests passed: none can be built without the others."""
-    every = context.assets_def
-    if context.selected_asset_keys != every.keys or context.selected_asset_check_keys != every.check_keys:
+    if context.selected_asset_keys != reports.keys:
         raise dg.Failure(
             "report tables are built, tested and published together: select all assets of dbt, with their checks"
         )

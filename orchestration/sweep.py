@@ -60,18 +60,24 @@ def due_dates(state: State, now: datetime) -> set[str]:
     """Dates of which a daily asset or a report table is missing or stale, or will be when the assets before it are made. If it is
     one for which events still come, it is all of those: what comes until the run begins is then made by it, too."""
     due, changed = set[str](), set[tuple[str, str]]()
-    first = now - LATEST - BEHIND
     for asset in ("visits", "breakdowns", "reports"):
         partitions = {*stale(asset, state, now), *readers(asset, changed, state, now)}
         due |= partitions
         changed |= {(asset, day) for day in partitions}
-    lately = {_date_key(first + timedelta(days=number)) for number in range((now + AHEAD - first).days + 1)}
-    return due | lately if due & lately else due
+    lately = late_dates(now)
+    return due.union(lately) if due.intersection(lately) else due
+
+
+def late_dates(now: datetime) -> list[str]:
+    """The dates for which events still come, in order."""
+    first, last = (now - LATEST - BEHIND).date(), (now + AHEAD).date()
+    return [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
 
 
 def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settings, now: datetime) -> Iterator[Range]:
-    """Contiguous ranges of what is due, each no longer than the settings' chunk: what came lately first, then the oldest. Without
-    what a run in flight has among its partitions, and without partitions that Dagster does not have (yet)."""
+    """Contiguous ranges of what is due: what came lately first, then the oldest. Each is no longer than the settings' chunk, but for
+    the dates for which events still come, which are made together. Without what a run in flight has among its partitions, and
+    without partitions that Dagster does not have (yet)."""
     now = now.astimezone(UTC)
     hourly = job == "hourly"
     key: Callable[[datetime], str] = hour_key if hourly else _date_key
@@ -83,11 +89,13 @@ def ranges(job: str, due: Iterable[str], busy: Sequence[Range], settings: Settin
         if first <= partition <= last
         and not any(other.job == job and other.first <= partition <= other.last for other in busy)
     )
-    found = [
-        Range(job, begin, end, urgent=end >= key(now - LATEST))
-        for begin, end in chunks("events" if hourly else "visits", wanted, settings.chunk_hours, settings.chunk_dates)
-    ]
-    yield from sorted(found, key=lambda part: not part.urgent)
+    lately = hour_key(now - LATEST) if hourly else late_dates(now)[0]
+    recent = [partition for partition in wanted if partition >= lately]
+    asset, most = ("events", settings.chunk_hours) if hourly else ("visits", settings.chunk_dates)
+    for begin, end in chunks(asset, recent, settings.chunk_hours, len(recent)):
+        yield Range(job, begin, end, urgent=True)
+    for begin, end in chunks(asset, wanted[: len(wanted) - len(recent)], most, most):
+        yield Range(job, begin, end)
 
 
 def _date_key(moment: datetime) -> str:

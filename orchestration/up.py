@@ -61,8 +61,8 @@ def up(settings: Settings, say: Say) -> None:
         signal.signal(number, lambda *_: stopping.set())
     with _only_one(settings):
         _refuse_ports_in_use(settings)
-        with _server(settings):
-            everything = _Everything(settings, _code_socket(settings.home), stopping)
+        with _server(settings), _code_socket(settings.home) as code:
+            everything = _Everything(settings, code, stopping)
             try:
                 if everything.start():
                     say(f"Dagster UI    http://{settings.dagster}")
@@ -82,8 +82,9 @@ def down(settings: Settings) -> bool:
     was_up = _is_held(settings)
     for number in (signal.SIGTERM, signal.SIGKILL):
         until = time.monotonic() + 2 * STOP_SECONDS
-        if _is_held(settings):
-            os.kill(noted["process"], number)
+        with contextlib.suppress(ProcessLookupError):
+            if _is_held(settings):
+                os.kill(noted["process"], number)
         while _is_held(settings) and time.monotonic() < until:
             time.sleep(0.1)
     return _end_what_is_left(settings) or was_up
@@ -346,7 +347,8 @@ def _commands(group: int) -> list[str]:
 # Ready
 
 
-def _code_socket(home: Path) -> Path:
+@contextmanager
+def _code_socket(home: Path) -> Iterator[Path]:
     """Where the code server listens: the same place for each `up` of a home, since Dagster keeps it with schedules and runs, and not
     in the home, since a socket's path has 107 bytes at most. Who can open it can run code: nobody else can enter the folder."""
     name = f"footfall-code-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
@@ -358,7 +360,12 @@ def _code_socket(home: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise UpFailed(f"{folder} is not a folder of user {os.geteuid()}: remove it, or set TMPDIR to another one")
     folder.chmod(0o700)
-    return folder / "code"
+    try:
+        yield folder / "code"
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / "code").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _listens(path: Path) -> bool:

@@ -70,12 +70,13 @@ def report(stores: Stores, site: str, first: date | None, last: date | None) -> 
 
 @contextmanager
 def _snapshot(postgres_url: str) -> Iterator[psycopg.Cursor[Row]]:
-    """The report tables at one instant. Attaching a date is not safe for snapshots, so the tables are locked first."""
+    """The report tables at one instant. Attaching a date is not safe for snapshots, so the tables are locked first: not
+    their dates, each of which would take a place in PostgreSQL's table of locks."""
     with psycopg.connect(postgres_url, row_factory=dict_row) as connection, connection.cursor() as cursor:
         cursor.execute("set transaction isolation level repeatable read read only")
         try:
             for table in TABLES:
-                cursor.execute(f"lock table reports.{table} in access share mode")  # type: ignore[arg-type]
+                cursor.execute(f"lock table only reports.{table} in access share mode")  # type: ignore[arg-type]
         except psycopg.errors.UndefinedTable:
             raise NothingPublished from None
         yield cursor

@@ -20,6 +20,10 @@ from ingestion.site_time import TZDATA_VERSION, date_bounds, site_date
 NOT_SET = "(not set)"
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term")
 AGENT = ("browser", "browser_version", "os", "os_version", "device")
+VALUES = ("name", "path", "referrer", "source", "channel", "country", *AGENT, *UTM)
+"""By what reports break down. An entry of an index in PostgreSQL has 2,704 bytes at most, so a value is cut."""
+LONGEST_VALUE, CUT_TO = 2_000, 500
+"""Bytes, and characters, of which one has 4 bytes at most."""
 
 RULES_VERSION = ", ".join(
     [f"{package} {version(package)}" for package in ("ua-parser", "ua-parser-builtins", "crawler-user-agents")]
@@ -38,9 +42,15 @@ def enrich(parsed: pl.DataFrame, time_zones: Mapping[str, str]) -> pl.DataFrame:
         .pipe(_with_source)
         .pipe(_with_place)
         .pipe(_with_site_date, time_zones)
+        .with_columns(_cut(name) for name in VALUES)
         .with_columns(pl.col("interactive").fill_null(True), pl.col("revenue_amount").cast(pl.Decimal(38, 6)))
         .select(pl.col(name).cast(dtype) for name, dtype in EVENTS.items())
     )
+
+
+def _cut(name: str) -> pl.Expr:
+    value = pl.col(name).cast(pl.String)
+    return pl.when(value.str.len_bytes() > LONGEST_VALUE).then(value.str.slice(0, CUT_TO)).otherwise(value).alias(name)
 
 
 def _without_empty_text(events: pl.DataFrame) -> pl.DataFrame:

@@ -137,10 +137,18 @@ def _read(line: bytes, times: range) -> StoredLine | Reason:
     except Refused as refused:
         return refused.reason
     if raw.rejected is not None:
-        return raw
+        return _rejected_before(raw)
     reason = refusal(raw) or _refusal_of_what_is_assigned(raw) or _refusal_of_time(raw, times)
     if reason is not None:
         return StoredLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
+    return raw
+
+
+def _rejected_before(raw: StoredLine) -> StoredLine | Reason:
+    """A line that was rejected when it was written: whoever wrote it, its reason is one of ours, and its site one that can be."""
+    if raw.rejected not in set(Reason):
+        return Reason.MALFORMED_LINE
+    raw.domain = _first_site(raw)
     return raw
 
 
@@ -162,6 +170,8 @@ def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
         except msgspec.ValidationError:
             return Reason.INVALID_EVENT_ID
     if not raw.visitor_id and not raw.visitor_hash:
+        return Reason.INVALID_VISITOR_ID
+    if "\0" in (raw.visitor_hash or "") or "\0" in (raw.previous_visitor_hash or ""):
         return Reason.INVALID_VISITOR_ID
     return Reason.INVALID_TIMESTAMP if raw.timestamp is None else None
 

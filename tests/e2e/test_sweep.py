@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from ingestion.collector.door import Door, Sender
 from ingestion.identity import ImportSalts
@@ -184,3 +185,58 @@ def test_an_hour_that_cannot_be_recomputed_keeps_no_other_from_the_reports(shop)
     )
     assert not check.event.asset_check_evaluation.passed
     assert hour_key(hours[1]) in str(check.event.asset_check_evaluation.metadata)
+
+
+def test_an_account_that_does_not_balance_stays_red_until_it_is_mended(shop):
+    clock = Clock(shop.stores, NOON)
+    append_at(shop.stores, NOON, line("/a", NOON))
+    assert swept(clock) == [True, True]
+    with psycopg.connect(shop.stores.postgres_url, autocommit=True) as server:
+        for lines, succeeded in ((5, False), (-5, True)):
+            server.execute(
+                "update footfall.raw_objects set lines = lines + %s where hour = %s", [lines, hour_key(NOON)]
+            )
+            clock.now += timedelta(hours=1)
+            append_at(shop.stores, clock.now, line("/b", clock.now))
+            clock.tick("sweep_hours")
+            assert clock.run_all() == [succeeded]
+
+
+def test_one_poison_event_stops_nothing(shop):
+    """Given a site whose name and path are as long as they may be, and lines that somebody else appended to the log."""
+    site = ("\U0001f375" * 70)[:63]
+    shop.stores.ledger.add_site(site, "UTC")
+    longest = {
+        "domain": site,
+        "name": "\U0001f375" * 120,
+        "url": f"https://{site}/" + "a" * 1_700,
+        "utm_source": "\U0001f375" * 2_000,
+    }
+    event = {
+        **longest,
+        "timestamp": from_datetime(NOON),
+        "event_id": "0192f0c1-2345-7abc-8def-0123456789ab",
+        "visitor_id": "v",
+    }
+    poison = [
+        json.dumps(event).encode(),
+        b'{"rejected":"a\\u0000b"}',
+        b'{"rejected":"too_old","domain":"\\u0000"}',
+        b"\xff",
+    ]
+    append_at(shop.stores, NOON, *poison, line("/good", NOON))
+    clock = Clock(shop.stores, NOON)
+    assert swept(clock) == [True, True]
+    assert page_views(shop) == {hour_key(NOON): 1}
+    assert shop.report(site)["totals"]["events"] == 1
+
+
+def test_a_backfill_that_waits_does_not_keep_the_sweep_from_what_is_new(shop):
+    clock = Clock(shop.stores, NOON)
+    append_at(shop.stores, NOON, line("/a", NOON))
+    hour = hour_key(NOON)
+    tags = {"dagster/asset_partition_range_start": hour, "dagster/asset_partition_range_end": hour}
+    backfill = create_run_for_test(clock.instance, job_name="hourly", tags=tags, status=dg.DagsterRunStatus.NOT_STARTED)
+    assert len(clock.tick("sweep_hours")) == 1
+    clock.queue.clear()
+    clock.instance.delete_run(backfill.run_id)

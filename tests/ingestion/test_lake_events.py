@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.lake import Lake, LakeObject
-from ingestion.lake_events import COPY_KEYS, COPY_ORDER, EVENTS, by_bucket, mark_copies, read_copies, read_events
+from ingestion.lake_events import (
+    COPY_KEYS,
+    COPY_ORDER,
+    EVENTS,
+    by_bucket,
+    mark_copies,
+    read_arrivals,
+    read_copies,
+    read_events,
+)
 from ingestion.ledger import PartitionObject
 
 DAYS = [date(2026, 11, 22), date(2026, 11, 23)]
@@ -125,3 +134,24 @@ def test_columns_come_as_asked(lake: Lake) -> None:
 def test_instants_are_in_ms_and_utc() -> None:
     moment = datetime(2026, 11, 22, 10, tzinfo=UTC)
     assert pl.DataFrame({"timestamp": [moment]}, schema={"timestamp": EVENTS["timestamp"]})["timestamp"][0] == moment
+
+
+@given(ROWS)
+def test_arrivals_of_an_hour_are_its_events_without_copies_of_earlier_ones(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    lake = Lake(tmp_path_factory.mktemp("lake").as_uri())
+    hours = {
+        hour: [row for row in rows if f"hour={hour}/" in row["object"]] for hour in ("2026-11-22T09", "2026-11-22T10")
+    }
+    objects = [
+        PartitionObject(lake.put_parquet(f"{hour}.parquet", pl.DataFrame(own, schema=KEYS)), DAYS[0], 0, 1, hour)
+        for hour, own in hours.items()
+    ]
+    every = list(zip(rows, copies_of(rows), strict=True))
+    for hour, own in hours.items():
+        read = read_arrivals(lake, objects, hour, ["site", "event_id", "position"])
+        wanted = [
+            (row["site"], row["event_id"], row["position"]) for row, is_copy in every if row in own and not is_copy
+        ]
+        assert sorted(read.rows()) == sorted(wanted)

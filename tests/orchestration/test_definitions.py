@@ -63,6 +63,28 @@ def test_every_asset_has_what_an_operator_looks_for():
         assert asset["group"] != "default" and asset["owners"] and asset["kinds"] and asset["description"], name
 
 
+def test_dbt_is_never_split_nor_kept_from_a_backfill_by_its_dependencies():
+    """Dagster launches an asset of a backfill once all that it reads has been made: so all of dbt's must read the same."""
+    graph = orchestration.definitions.defs.resolve_asset_graph()
+    ours = {"breakdowns", "moving_averages"}
+    for key in graph.materializable_asset_keys:
+        node, name = graph.get(key), key.to_user_string()
+        if node.group_name == "staging":
+            assert ours <= {parent.to_user_string() for parent in node.parent_keys}, name
+    every = [(DATES, key) for key in ("visits", "breakdowns", "stg_traffic", "stg_site_days")]
+    for partitions, name in every:
+        for parent in graph.get(dg.AssetKey(name)).parent_keys:
+            if graph.get(parent).partitions_def:
+                mapping = graph.get_partition_mapping(dg.AssetKey(name), parent)
+                edge = partitions.empty_subset().with_partition_keys(
+                    [partitions.get_first_partition_key(), partitions.get_last_partition_key()]
+                )
+                found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+                    edge, partitions, graph.get(parent).partitions_def
+                )
+                assert not found.required_but_nonexistent_subset.get_partition_keys(), (name, parent)
+
+
 def test_dates_begin_one_before_the_first_hour_which_may_be_of_it_in_the_west():
     assert (HOURS.get_first_partition_key(), DATES.get_first_partition_key()) == ("2015-05-01T00", "2015-04-30")
 

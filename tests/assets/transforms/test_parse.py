@@ -113,3 +113,21 @@ def test_an_event_before_the_first_partition_or_without_a_visitor_is_rejected() 
     (read,) = parse("x", line() + b"\n" + line(timestamp=HOUR_MS - 1), HOUR_MS, 10, start_ms=HOUR_MS)
     assert read.rejections["reason"].to_list() == ["too_old"]
     assert parsed([line(visitor_hash=None)], 10).rejections["reason"].to_list() == ["invalid_visitor_id"]
+
+
+@pytest.mark.parametrize(
+    ("content", "site", "reason"),
+    [
+        (b'{"rejected": "a\\u0000b", "domain": "shop.example"}', "(none)", "malformed_line"),
+        (b'{"rejected": "no reason of ours"}', "(none)", "malformed_line"),
+        (b'{"rejected": "too_old", "domain": "a\\u0000b"}', "(none)", "too_old"),
+        (b'{"rejected": "too_old", "domain": "Shop.Example"}', "shop.example", "too_old"),
+        (line(visitor_hash="x" * 6_000), "(none)", "invalid_stated_value"),
+        (line(visitor_hash="a\0"), "shop.example", "invalid_visitor_id"),
+        (line(domain="\U0001f375" * 200), "(none)", "invalid_domain"),
+    ],
+)
+def test_whoever_wrote_a_line_it_cannot_stop_its_hour(content: bytes, site: str, reason: str) -> None:
+    read = parsed([content, line()], 10)
+    assert read.events.height == 1
+    assert [(row["site"], row["reason"]) for row in read.rejections.iter_rows(named=True)] == [(site, reason)]
