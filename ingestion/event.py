@@ -260,7 +260,7 @@ def _merge_short_names(event: Event) -> None:
 
 def _remove_nul(event: Event) -> None:
     """Removes NUL from optional text, which PostgreSQL cannot hold; `refusal` refuses it in the required fields."""
-    for field in OPTIONAL_TEXT:
+    for field in (*OPTIONAL_TEXT, "visitor_hash", "previous_visitor_hash"):
         value = getattr(event, field, None)
         if value is not None:
             setattr(event, field, value.replace("\0", "") or None)

@@ -42,10 +42,17 @@ def enrich(parsed: pl.DataFrame, time_zones: Mapping[str, str]) -> pl.DataFrame:
         .pipe(_with_source)
         .pipe(_with_place)
         .pipe(_with_site_date, time_zones)
-        .with_columns(_cut(name) for name in VALUES)
+        .pipe(_with_values_cut)
         .with_columns(pl.col("interactive").fill_null(True), pl.col("revenue_amount").cast(pl.Decimal(38, 6)))
         .select(pl.col(name).cast(dtype) for name, dtype in EVENTS.items())
     )
+
+
+def _with_values_cut(events: pl.DataFrame) -> pl.DataFrame:
+    """Hardly ever is one too long: to look first takes a tenth of the time of cutting all."""
+    longest = events.select(pl.col(name).cast(pl.String).str.len_bytes().max() for name in VALUES).row(0, named=True)
+    too_long = [name for name, size in longest.items() if size is not None and size > LONGEST_VALUE]
+    return events.with_columns(_cut(name) for name in too_long)
 
 
 def _cut(name: str) -> pl.Expr:

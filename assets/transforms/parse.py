@@ -138,7 +138,9 @@ def _read(line: bytes, times: range) -> StoredLine | Reason:
         return refused.reason
     if raw.rejected is not None:
         return _rejected_before(raw)
-    reason = refusal(raw) or _refusal_of_what_is_assigned(raw) or _refusal_of_time(raw, times)
+    reason = refusal(raw) or _refusal_of_what_is_assigned(raw)
+    if reason is None and (type(raw.timestamp) is not int or raw.timestamp not in times):
+        reason = _refusal_of_time(raw, times)
     if reason is not None:
         return StoredLine(rejected=reason.value, domain=_first_site(raw), line=raw.line)
     return raw
@@ -170,8 +172,6 @@ def _refusal_of_what_is_assigned(raw: StoredLine) -> Reason | None:
         except msgspec.ValidationError:
             return Reason.INVALID_EVENT_ID
     if not raw.visitor_id and not raw.visitor_hash:
-        return Reason.INVALID_VISITOR_ID
-    if "\0" in (raw.visitor_hash or "") or "\0" in (raw.previous_visitor_hash or ""):
         return Reason.INVALID_VISITOR_ID
     return Reason.INVALID_TIMESTAMP if raw.timestamp is None else None
 

@@ -87,3 +87,9 @@ def test_what_was_stated_is_kept() -> None:
     (row,) = enriched(**{name: [value] for name, value in stated.items()}, user_agent=[agent], url=["https://a.example/?utm_source=other&utm_medium=email"])  # fmt: skip
     assert {name: row[name] for name in stated} == stated
     assert (row["browser_version"], row["utm_medium"]) == ("138.0", "email")
+
+
+def test_a_value_that_no_index_could_hold_is_cut_and_others_are_not() -> None:
+    rows = enriched(name=["x", "x"], utm_campaign=["\U0001f375" * 501, "a" * 2_000], source=["é" * 1_001, None])
+    assert [row["utm_campaign"] for row in rows] == ["\U0001f375" * 500, "a" * 2_000]
+    assert rows[0]["source"] == "é" * 500

@@ -123,7 +123,7 @@ def test_an_event_before_the_first_partition_or_without_a_visitor_is_rejected() 
         (b'{"rejected": "too_old", "domain": "a\\u0000b"}', "(none)", "too_old"),
         (b'{"rejected": "too_old", "domain": "Shop.Example"}', "shop.example", "too_old"),
         (line(visitor_hash="x" * 6_000), "(none)", "invalid_stated_value"),
-        (line(visitor_hash="a\0"), "shop.example", "invalid_visitor_id"),
+        (line(visitor_hash="\0"), "shop.example", "invalid_visitor_id"),
         (line(domain="\U0001f375" * 200), "(none)", "invalid_domain"),
     ],
 )
