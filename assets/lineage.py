@@ -18,12 +18,11 @@ from assets.transforms.enrich import RULES_VERSION
 from assets.transforms.trend import LONGEST
 from ingestion.lake import digest_of
 from ingestion.ledger import State
-from ingestion.site_time import hour_key, hour_of
+from ingestion.site_time import HOUR, hour_key, hour_of
 
 ASSETS = ("events", "stored_events", "traffic", "moving_averages", "visits", "breakdowns", "reports")
 """Upstream first."""
 HOURLY = ("events", "stored_events", "traffic", "moving_averages")
-HOUR = timedelta(hours=1)
 
 Key = tuple[str, str]
 """Asset and partition."""

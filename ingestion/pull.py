@@ -6,16 +6,15 @@ record that the log took in a later hour. What is taken in the current hour so f
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import zstandard
 
 from ingestion.event_log import EventLog
 from ingestion.lake import Lake
 from ingestion.ledger import OffsetRange
-from ingestion.site_time import from_datetime, hour_key, hour_of
+from ingestion.site_time import HOUR, from_datetime, hour_key, hour_of
 
-HOUR = timedelta(hours=1)
 OBJECT_BYTES = 64_000_000
 """Raw lines of an object, unpacked, or a little more: what a reader holds in memory."""
 

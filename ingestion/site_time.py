@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
+HOUR = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TZDATA_VERSION = version("tzdata")
 

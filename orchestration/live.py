@@ -48,7 +48,7 @@ def send_live_traffic(stores: Stores, directory: Path, now: datetime, progress: 
     wanted = [line for line in lines if since < _instant(line, otherwise=0 if before else now_ms) <= now_ms]
     sent = Sent()
     if wanted:
-        with _collector(stores) as port:
+        with running_collector(stores.settings.home) as port:
             sent = _send(port, wanted, progress)
         until.write_text(str(now_ms))
     return sent
@@ -63,10 +63,10 @@ def _instant(line: bytes, *, otherwise: int) -> int:
 
 
 @contextmanager
-def _collector(stores: Stores) -> Iterator[int]:
-    """A collector on a free port of this machine alone."""
+def running_collector(home: Path) -> Iterator[int]:
+    """A collector of a home, on a free port of this machine alone. Gives the port."""
     port = _free_port()
-    environment = {**os.environ, "FOOTFALL_COLLECTOR": f"127.0.0.1:{port}", "FOOTFALL_HOME": str(stores.settings.home)}
+    environment = {**os.environ, "FOOTFALL_COLLECTOR": f"127.0.0.1:{port}", "FOOTFALL_HOME": str(home)}
     with subprocess.Popen([FOOTFALL, "collector"], env=environment) as process:
         try:
             _wait_until_healthy(process, port)

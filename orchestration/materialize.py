@@ -16,8 +16,7 @@ from assets.partitions import chunks
 from assets.raw_events import unread_hours
 from assets.replace import ONLY_STALE
 from ingestion.ledger import State
-from ingestion.pull import HOUR
-from ingestion.site_time import hour_key
+from ingestion.site_time import HOUR, hour_key
 from ingestion.stores import Stores
 from orchestration.definitions import ASSETS as DEFINED
 from orchestration.definitions import RESOURCES

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from assets.lineage import averaged, readers, stale
 from assets.partitions import chunks
 from assets.replace import ONLY_STALE
+from ingestion.event import OLDEST_MS
 from ingestion.ledger import State
 from ingestion.settings import Settings
 from ingestion.site_time import hour_key
@@ -19,7 +20,7 @@ AHEAD = timedelta(days=1)
 """How far dates of sites are ahead of UTC's: UTC+14 is early."""
 BEHIND = timedelta(hours=12 + 24)
 """How far they are behind: UTC-12 is late, and a date's visits depend on the date after it."""
-LATEST = timedelta(hours=72)
+LATEST = timedelta(milliseconds=OLDEST_MS)
 """How late an event may be."""
 
 

@@ -2,16 +2,9 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,33 +14,13 @@ from click.testing import CliRunner
 
 from ingestion.site_time import hour_key
 from orchestration.cli import footfall
+from orchestration.live import running_collector
 from tests.e2e.clock import Clock
 from tests.e2e.compare import differences
 from tests.e2e.conftest import Home
 from tests.e2e.senders import SITES, Sending, now_ms, post, reports, sendings
-from tests.services.servers import free_port
 
-FOOTFALL = str(Path(sys.executable).parent / "footfall")
 EVENTS = 5_000
-
-
-@contextmanager
-def collector(home: Path) -> Iterator[int]:
-    """A collector of this home; gives its port."""
-    port = free_port()
-    environment = {**os.environ, "FOOTFALL_HOME": str(home), "FOOTFALL_COLLECTOR": f"127.0.0.1:{port}"}
-    with subprocess.Popen([FOOTFALL, "collector"], env=environment, start_new_session=True) as process:
-        try:
-            until = time.monotonic() + 60
-            while time.monotonic() < until:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield port
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
 
 
 def test_what_twenty_clients_send_is_in_the_reports_each_event_once(home):
@@ -57,7 +30,7 @@ def test_what_twenty_clients_send_is_in_the_reports_each_event_once(home):
     with home(first) as it:
         for site, zone in SITES.items():
             it.stores.ledger.add_site(site, zone)
-        with collector(it.path) as port:
+        with running_collector(it.path) as port:
             answers = post(port, every)
         assert (answers.failures, answers.mistakes) == (0, [])
         assert answers.refused == Counter(item.reason for item in every if item.reason)
