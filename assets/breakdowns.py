@@ -50,11 +50,8 @@ def make_breakdowns(work: Work, days: Sequence[str]) -> Iterator[Made]:
 
 
 def _visit_days(stores: Stores, objects: Sequence[PartitionObject], day: date) -> pl.DataFrame:
-    visits = (
-        stores.lake.scan_parquet([item.object.name for item in objects]).collect()
-        if objects
-        else pl.DataFrame(schema=VISITS)
-    )
+    names = [item.object.name for item in objects]
+    visits = stores.lake.read_parquet(names) if names else pl.DataFrame(schema=VISITS)
     return visit_days(visits).filter(pl.col("date") == day)
 
 

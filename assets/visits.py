@@ -100,10 +100,9 @@ def _sample(stores: Stores, days: Sequence[str]) -> dg.MetadataValue:
     """The longest visits of the last date, without what would tell who it was."""
     objects = stores.ledger.objects("visits", [date.fromisoformat(days[-1])])
     rows = (
-        stores.lake.scan_parquet([item.object.name for item in objects[:1]])
+        stores.lake.read_parquet([item.object.name for item in objects[:1]])
         .sort("events", "visit_id", descending=True)
         .head(SHOWN)
-        .collect()
         .select(
             "site",
             "began",

@@ -84,10 +84,8 @@ def read_copies(
     wanted = list(dict.fromkeys((*columns, *COPY_KEYS, *COPY_ORDER)))
     if not objects:
         return pl.DataFrame(schema={**{name: EVENTS[name] for name in wanted}, "is_copy": pl.Boolean})
-    scan = lake.scan_parquet([item.object.name for item in objects]).select(wanted)
-    if site is not None:
-        scan = scan.filter(pl.col("site") == site)
-    return mark_copies(scan.collect())
+    where = None if site is None else pl.col("site") == site
+    return mark_copies(lake.read_parquet([item.object.name for item in objects], wanted, where))
 
 
 def read_arrivals(lake: Lake, objects: Sequence[PartitionObject], hour: str, columns: Sequence[str]) -> pl.DataFrame:
@@ -99,7 +97,7 @@ def read_arrivals(lake: Lake, objects: Sequence[PartitionObject], hour: str, col
     if not arrived:
         return pl.DataFrame(schema={name: EVENTS[name] for name in columns})
     wanted = list(dict.fromkeys((*columns, *line)))
-    events = lake.scan_parquet([item.object.name for item in arrived]).select(wanted).collect()
+    events = lake.read_parquet([item.object.name for item in arrived], wanted)
     return events.join(copies, on=line, how="anti", maintain_order="left").select(columns)
 
 

@@ -36,6 +36,6 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
     """Everything that is read and written, with its schema up to date."""
     with open_postgres(settings) as url, Ledger(url) as ledger:
         ledger.migrate()
-        lake = Lake(settings.lake)
+        lake = Lake(settings.lake, settings.ca)
         claim(ledger, lake)
         yield Stores(settings, ledger, lake, url)

@@ -31,7 +31,7 @@ def _visits(stores: Stores, site: str, dates: Sequence[date]) -> pl.DataFrame:
     names = [item.object.name for item in stores.ledger.objects("visits", dates)]
     if not names:
         return pl.DataFrame(schema=VISITS)
-    return stores.lake.scan_parquet(names).filter(pl.col("site") == site).collect()
+    return stores.lake.read_parquet(names, where=pl.col("site") == site)
 
 
 def _actions(
