@@ -21,11 +21,14 @@ setup: .venv/ready ## make .venv from uv.lock
 	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --frozen --python $(PYTHON)
 	@touch $@
 
-run: .venv/ready ## the main job: sample traffic (or LOG=access.log) to a printed report
-	@"$(BIN)/footfall" demo $(if $(LOG),--log "$(LOG)") $(if $(SITE),--site "$(SITE)")
+# STACK=full runs a command on Kafka, Cassandra, S3 and PostgreSQL, and ends them after it, also after Ctrl-C.
+ON_STACK = $(if $(filter full,$(STACK)),trap '"$(BIN)/footfall" down' EXIT; "$(BIN)/footfall" services start && stack=$$("$(BIN)/footfall" services env) && eval "$$stack" && )
 
-up: .venv/ready ## collector, Dagster UI and schedules, until Ctrl-C
-	@"$(BIN)/footfall" up
+run: .venv/ready ## the main job: sample traffic (or LOG=access.log) to a printed report
+	@$(ON_STACK)"$(BIN)/footfall" demo $(if $(LOG),--log "$(LOG)") $(if $(SITE),--site "$(SITE)")
+
+up: .venv/ready ## collector, Dagster UI and schedules, until Ctrl-C (STACK=full: on Kafka, Cassandra, S3, PostgreSQL)
+	@$(ON_STACK)"$(BIN)/footfall" up
 
 test: .venv/ready ## every test, real servers included (at most 20 minutes)
 	@"$(BIN)/pytest" -m "not slow" $(ARGS)

@@ -185,7 +185,7 @@ def _serves(pid: int, folder: Path) -> bool:
 
 
 def _launch(folder: Path) -> subprocess.Popen[bytes]:
-    user = _server_user(folder)
+    user = server_user(folder)
     sockets = _socket_folder(folder, user)
     _clear_lock_files(folder, sockets)
     if not (folder / "data/PG_VERSION").exists():
@@ -196,12 +196,12 @@ def _launch(folder: Path) -> subprocess.Popen[bytes]:
         if log.tell() > MAX_LOG_BYTES:
             log.truncate(0)
         server = subprocess.Popen(
-            [*_command("postgres", user), "-D", str(folder / "data"), *arguments],
+            [*server_command("postgres", user), "-D", str(folder / "data"), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_environment(),
+            env=server_environment(),
             start_new_session=True,  # a terminal's Ctrl-C is for its commands: the last of them stops the server
         )
     threading.Thread(target=server.wait, daemon=True).start()  # reaps it, whoever stops it
@@ -214,9 +214,9 @@ def _create_data(folder: Path, user: tuple[int, int]) -> None:
         shutil.rmtree(abandoned, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="initdb-", dir=folder, ignore_cleanup_errors=True) as new:
         os.chown(new, *user)
-        initdb = [*_command("initdb", user), "-D", new, "--username=footfall", "--auth=trust", "--encoding=UTF8"]
+        initdb = [*server_command("initdb", user), "-D", new, "--username=footfall", "--auth=trust", "--encoding=UTF8"]
         _run([*initdb, "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"])  # alike on all machines
-        single_user = [*_command("postgres", user), "--single", "-D", new]
+        single_user = [*server_command("postgres", user), "--single", "-D", new]
         _run([*single_user, "-c", "exit_on_error=on", "postgres"], "CREATE DATABASE footfall;\n")
         Path(new).rename(folder / "data")
     parent = os.open(folder, os.O_RDONLY)
@@ -226,7 +226,7 @@ def _create_data(folder: Path, user: tuple[int, int]) -> None:
 
 def _run(command: list[str], text: str = "") -> None:
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, cwd="/", env=_environment(), start_new_session=True
+        command, input=text, capture_output=True, text=True, cwd="/", env=server_environment(), start_new_session=True
     )
     if done.returncode:
         raise PostgresFailed(
@@ -235,12 +235,13 @@ def _run(command: list[str], text: str = "") -> None:
         )
 
 
-def _environment() -> dict[str, str]:
+def server_environment() -> dict[str, str]:
     """Without PGPORT, PGCLIENTENCODING and their like, which are meant for other servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
-def _command(binary: str, user: tuple[int, int]) -> list[str]:
+def server_command(binary: str, user: tuple[int, int]) -> list[str]:
+    """How a program of PostgreSQL is started as this user. Raises PostgresFailed."""
     return [*_as_user(*user), str(_programs(user) / binary)]
 
 
@@ -297,7 +298,7 @@ def _as_user(uid: int, gid: int) -> list[str]:
     return [setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *enter, "--"]
 
 
-def _server_user(folder: Path) -> tuple[int, int]:
+def server_user(folder: Path) -> tuple[int, int]:
     """User and group. PostgreSQL refuses to run as root: then it is the data's owner, or who shall own it."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+
 
 class SettingsError(Exception):
     """A setting has a value that cannot be used. The message names the variable, the value and the way out."""
@@ -82,6 +84,8 @@ class Settings:
     """FOOTFALL_HOURLY_MINUTES: how often the sweep looks at hourly assets."""
     daily_minutes: int
     """FOOTFALL_DAILY_MINUTES: how often the sweep looks at daily assets."""
+    maven: str
+    """FOOTFALL_MAVEN: where the jars of `footfall services` are downloaded from."""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -108,6 +112,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         trusted_proxies=_networks(environment, "FOOTFALL_TRUSTED_PROXIES", default="127.0.0.0/8, ::1"),
         hourly_minutes=_interval(environment, "FOOTFALL_HOURLY_MINUTES", default=15),
         daily_minutes=_interval(environment, "FOOTFALL_DAILY_MINUTES", default=30),
+        maven=_web_url(environment, "FOOTFALL_MAVEN", default=MAVEN_CENTRAL),
     )
 
 
@@ -154,6 +159,13 @@ def _address(environment: Mapping[str, str], name: str, default: str) -> Address
     if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
         raise SettingsError(f"{name}={text!r} is not host:port: write it like 127.0.0.1:8000, or 0.0.0.0:8000 for all")
     return Address(host, int(port))
+
+
+def _web_url(environment: Mapping[str, str], name: str, default: str) -> str:
+    text = environment.get(name) or default
+    if not text.startswith(("https://", "http://")):
+        raise SettingsError(f"{name}={text!r} must begin with https:// or http://")
+    return text.rstrip("/")
 
 
 def _yes_or_no(environment: Mapping[str, str], name: str) -> bool:

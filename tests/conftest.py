@@ -22,6 +22,7 @@ from ingestion.ledger import Ledger
 from ingestion.postgres import running_postgres
 from ingestion.settings import Settings, from_environment
 from ingestion.stores import Stores, open_stores
+from tests.services.stack import cassandra, certificates, full_stack, kafka, postgresql, programs, s3, secure_stack  # noqa: F401  fixtures
 
 NUMBERS = count(1)
 EMPTIED = "emptied"

@@ -32,13 +32,14 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         trusted_proxies=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         hourly_minutes=15,
         daily_minutes=30,
+        maven="https://repo1.maven.org/maven2",
     )
 
 
 def test_an_empty_value_is_the_default() -> None:
     names = ["HOME", "START", "POSTGRES", "LAKE", "BUCKETS", "CHUNK_ROWS", "CHUNK_HOURS", "CHUNK_DATES"]
     names += ["EVENT_LOG", "EVENT_LOG_PARTITIONS", "EVENT_STORE", "EVENT_STORE_DAYS", "CA"]
-    names += ["COLLECTOR", "DAGSTER", "ANY_SITE", "HOURLY_MINUTES", "DAILY_MINUTES"]
+    names += ["COLLECTOR", "DAGSTER", "ANY_SITE", "HOURLY_MINUTES", "DAILY_MINUTES", "MAVEN"]
     assert from_environment({f"FOOTFALL_{name}": "" for name in names}) == from_environment({})
 
 
@@ -77,6 +78,7 @@ def test_an_empty_value_is_the_default() -> None:
         ("HOME", "/srv/foot fall", "lake", "file:///srv/foot%20fall/lake"),
         ("HOME", "/srv/a?b#c", "lake", "file:///srv/a%3Fb%23c/lake"),
         ("HOME", "/srv/../opt", "home", Path("/opt")),
+        ("MAVEN", "https://mirror.example/maven/", "maven", "https://mirror.example/maven"),
         ("HOME", "~/f", "home", Path.home().resolve() / "f"),
         ("BUCKETS", "4096", "buckets", 4096),
         ("CHUNK_ROWS", "1", "chunk_rows", 1),
@@ -180,7 +182,7 @@ def test_a_ca_verifies_all_servers(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_url_is_explained_without_its_password(url: str, wrong: str) -> None:
-    with pytest.raises(SettingsError, match="FOOTFALL_EVENT_LOG .*like kafka://host:9092/topic") as problem:
+    with pytest.raises(SettingsError, match=r"FOOTFALL_EVENT_LOG .*like kafka://host:9092/topic") as problem:
         from_environment({"FOOTFALL_EVENT_LOG": url})
     assert wrong in str(problem.value)
     assert "secret" not in str(problem.value)

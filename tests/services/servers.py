@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from ingestion.postgres import _command, _environment, _server_user
+from ingestion.postgres import server_command, server_environment, server_user
 
 USER, PASSWORD = "foot fall", "p@ss/wörd:%20?"
 
@@ -22,17 +22,17 @@ USER, PASSWORD = "foot fall", "p@ss/wörd:%20?"
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL as other people run it: reached over TCP, by a user with a password, in a time zone of its own. Yields the URL of its database `shop`."""
     with tempfile.TemporaryDirectory(prefix="footfall-server-") as folder:
-        owner, data, secret = _server_user(Path(folder)), Path(folder, "data"), Path(folder, "password")
+        owner, data, secret = server_user(Path(folder)), Path(folder, "data"), Path(folder, "password")
         secret.write_text(PASSWORD)
         for path in (Path(folder), secret):
             os.chown(path, *owner)
-        environment = _environment()
-        initdb = [*_command("initdb", owner), "-D", data, f"--username={USER}", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]  # fmt: skip
+        environment = server_environment()
+        initdb = [*server_command("initdb", owner), "-D", data, f"--username={USER}", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]  # fmt: skip
         subprocess.run(initdb, check=True, capture_output=True, cwd="/", env=environment)
         port = free_port()
         with Path(folder, "log").open("wb") as log:
             server = subprocess.Popen(
-                [*_command("postgres", owner), "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "timezone=America/St_Johns"],
+                [*server_command("postgres", owner), "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "timezone=America/St_Johns"],
                 stdout=log, stderr=log, cwd="/", env=environment,
             )  # fmt: skip
         try:
