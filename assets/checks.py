@@ -17,6 +17,7 @@ import polars as pl
 from assets.lineage import stale
 from assets.replace import Refusal
 from ingestion.event_log import EventLog, open_event_log
+from ingestion.ledger import PARTITIONS_A_LOG
 from ingestion.site_time import from_datetime, hour_key
 from ingestion.stores import Stores
 
@@ -127,13 +128,14 @@ def offset_ranges_tile(stores: Stores) -> dg.AssetCheckResult:
     """The ranges that were read of each partition of the event log: each begins where the one before it ended. What retention
     was faster with is told for a day; the ledger keeps it."""
     broken = stores.ledger.landed(
-        """select log_partition, first_offset, end_offset, lost from (
+        """select name as log, log_partition %% 1000 as partition, first_offset, end_offset, lost from (
                select *, lag(end_offset, 1, 0::bigint) over (partition by log_partition order by first_offset) as until
                from footfall.offset_ranges) ranges
+           left join footfall.event_logs on number = log_partition / 1000
            where first_offset <> until or (lost and read_at > now() - interval '1 day')
            order by log_partition, first_offset limit 20""",
         [],
-        {"log_partition": pl.Int32, "first_offset": pl.Int64, "end_offset": pl.Int64, "lost": pl.Boolean},
+        {"log": pl.String, "partition": pl.Int32, "first_offset": pl.Int64, "end_offset": pl.Int64, "lost": pl.Boolean},
     )
     return dg.AssetCheckResult(
         check_name=TILES.name,
@@ -157,7 +159,8 @@ def what_came_is_reported(stores: Stores, now: datetime) -> dg.AssetCheckResult:
     """Compares the event log, what was read of it, and the report of the accounts, over the last 72 hours."""
     longest_ago = now - MOST_BEHIND
     with open_event_log(stores.settings, stores.postgres_url) as log:
-        unread = sum(_unread_before(log, stores.ledger.read_until(), from_datetime(longest_ago)))
+        number = stores.ledger.log_number(log.identity())
+        unread = sum(_unread_before(log, number, stores.ledger.read_until(), from_datetime(longest_ago)))
     reported = _reported(stores, now)
     late = reported.filter(pl.col("lines") > pl.col("received"))["hour"].to_list()
     newest = reported.filter(pl.col("received") > 0)["hour"].max()
@@ -171,12 +174,12 @@ def what_came_is_reported(stores: Stores, now: datetime) -> dg.AssetCheckResult:
     )
 
 
-def _unread_before(log: EventLog, read_until: dict[int, tuple[int, str]], instant: int) -> Iterator[int]:
+def _unread_before(log: EventLog, number: int, read_until: dict[int, tuple[int, str]], instant: int) -> Iterator[int]:
     """By partition: how many offsets of records that the log took before an instant were not read."""
     for partition in log.partitions():
         _, end = log.bounds(partition)
         beyond = log.offset_at(partition, instant)
-        begin, _ = read_until.get(partition, (0, ""))
+        begin, _ = read_until.get(number * PARTITIONS_A_LOG + partition, (0, ""))
         yield max(0, (end if beyond is None else beyond) - begin)
 
 

@@ -56,7 +56,9 @@ def raw_events(context: dg.AssetExecutionContext, stores: dg.ResourceParam[Store
 def unread_hours(stores: Stores, last: datetime, now: datetime) -> list[str]:
     """The arrival hours, up to the last one wanted, of which the event log holds what was not read yet."""
     with open_event_log(stores.settings, stores.postgres_url) as log:
-        return sorted({read.hour for read in unread(log, stores.ledger.read_until(), stores.settings.start, last, now)})
+        number = stores.ledger.log_number(log.identity())
+        every = unread(log, stores.ledger.read_until(), stores.settings.start, last, now, number)
+        return sorted({read.hour for ranges in every for read in ranges})
 
 
 @dataclass
@@ -73,8 +75,10 @@ def pull_until(stores: Stores, last_hour: str, now: datetime) -> Pulled:
     """Reads what is unread up to an arrival hour. One reader at a time: another waits, and finds less to read."""
     pulled = Pulled()
     with stores.ledger.excluding("raw_events"), open_event_log(stores.settings, stores.postgres_url) as log:
-        ranges = unread(log, stores.ledger.read_until(), stores.settings.start, hour_of(last_hour), now)
-        for read in pull(log, stores.lake, ranges):
+        number = stores.ledger.log_number(log.identity())
+        every = unread(log, stores.ledger.read_until(), stores.settings.start, hour_of(last_hour), now, number)
+        for read in pull(log, stores.lake, every):
+            stores.ledger.log_number(log.identity())  # of a topic that was made anew meanwhile, nothing is listed
             stores.ledger.list_range(read)
             pulled.hours.add(read.hour)
             pulled.lost += read.end - read.first if read.lost else 0

@@ -12,8 +12,9 @@ import psycopg
 
 from assets.lineage import inputs, stale
 from ingestion.event_log import EventLogUnavailable
+from ingestion.event_store import EventStoreUnavailable
 from ingestion.lake import LakeFailed, LakeObject, ListedObjectGone, digest_of
-from ingestion.ledger import LedgerUnreachable, Outcome, PartitionObject, State, Superseded
+from ingestion.ledger import LedgerUnreachable, LogReplaced, Outcome, PartitionObject, State, Superseded
 from ingestion.pull import LogTruncated
 from ingestion.stores import Stores
 
@@ -152,9 +153,15 @@ def retried(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[None]
     try:
         stores.ledger.reconnect()
         yield
-    except (Superseded, ListedObjectGone, LogTruncated) as problem:
+    except (Superseded, ListedObjectGone, LogReplaced, LogTruncated) as problem:
         raise dg.Failure(str(problem), allow_retries=False) from problem
-    except (psycopg.OperationalError, LedgerUnreachable, EventLogUnavailable, LakeFailed) as problem:
+    except (
+        psycopg.OperationalError,
+        LedgerUnreachable,
+        EventLogUnavailable,
+        EventStoreUnavailable,
+        LakeFailed,
+    ) as problem:
         raise dg.RetryRequested(RETRIES, FIRST_WAIT * 2**tried) from problem
 
 

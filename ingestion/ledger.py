@@ -19,7 +19,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
+from ingestion.event_log import LogIdentity
 from ingestion.lake import LakeObject, digest_of
+
+PARTITIONS_A_LOG = 1_000
+"""Partition 3 of the first event log is 3 in the ledger, that of the second one 1003."""
 
 
 class LedgerUnreachable(Exception):
@@ -28,6 +32,10 @@ class LedgerUnreachable(Exception):
 
 class Superseded(Exception):
     """A newer version of the partition is published already: this run's result is dropped, and nothing was changed."""
+
+
+class LogReplaced(Exception):
+    """The event log has the name of one that was read, but it is another. Nothing was changed."""
 
 
 class SiteExists(Exception):
@@ -84,6 +92,7 @@ class OffsetRange:
     lines, or retention was faster than the reader (`lost`)."""
 
     log_partition: int
+    """Its number in the ledger: that of the log times PARTITIONS_A_LOG, and the log's own."""
     first: int
     end: int
     hour: str
@@ -234,6 +243,31 @@ class Ledger:
         ]
 
     # What was read of the event log
+
+    def log_number(self, log: LogIdentity) -> int:
+        """The number of an event log, which it gets when it is first seen: 0, 1, 2 … Raises LogReplaced."""
+        with self._connection.transaction():
+            if number := self._known_number(log):
+                return int(number[0])
+            self._connection.execute("lock table footfall.event_logs in share row exclusive mode")
+            number = self._known_number(log) or self._one(
+                """insert into footfall.event_logs (number, name, id)
+                   select coalesce(max(number) + 1, 0), %s, %s from footfall.event_logs returning number""",
+                [log.name, log.id],
+            )
+            return int(number[0])
+
+    def _known_number(self, log: LogIdentity) -> tuple[Any, ...] | None:
+        known = self._connection.execute(
+            "select number, id from footfall.event_logs where name = %s", [log.name]
+        ).fetchone()
+        if known and known[1] != log.id:
+            raise LogReplaced(
+                f"the event log {log.name} is another one than was read: it has the id {log.id}, the old one had {known[1]}. It was "
+                "deleted and made anew, or is one of other servers. Nothing was changed. Bring the old one back, or give the new "
+                "one a name that was not used before, and set FOOTFALL_EVENT_LOG to it"
+            )
+        return known
 
     def read_until(self) -> dict[int, tuple[int, str]]:
         """For each partition of the event log that was read: the offset where the next reader begins, and the arrival hour of

@@ -18,6 +18,18 @@ class EventLogUnavailable(Exception):
     """The event log cannot take or give records now. What was to be appended may or may not be there."""
 
 
+class TopicRefused(EventLogUnavailable):
+    """The topic is set up so that events could be lost or come into a wrong hour. The message says how to set it."""
+
+
+@dataclass(frozen=True)
+class LogIdentity:
+    """Which log it is: a log that was made anew has the name of the old one, and another id."""
+
+    name: str
+    id: str
+
+
 @dataclass(frozen=True)
 class Record:
     """A micro-batch as it lies in the log."""
@@ -27,7 +39,11 @@ class Record:
 
 
 class EventLog(Protocol):
-    """An append-only log in partitions. Every method may raise EventLogUnavailable."""
+    """An append-only log in partitions. Every method may raise EventLogUnavailable. `append` is for one thread; partitions may be
+    read side by side."""
+
+    def identity(self) -> LogIdentity:
+        """Which log it is now."""
 
     def append(self, records: Sequence[bytes]) -> None:
         """Appends records; they are on disk when this returns. Not atomic over several records."""
@@ -47,7 +63,12 @@ class EventLog(Protocol):
 
 
 def open_event_log(settings: Settings, postgres_url: str) -> AbstractContextManager[EventLog]:
-    """The event log that FOOTFALL_EVENT_LOG names: by default a table in PostgreSQL. It connects when it is first used."""
+    """The event log that FOOTFALL_EVENT_LOG names: a topic of Kafka, by default a table in PostgreSQL. It connects when it is
+    first used."""
+    if settings.event_log:
+        from ingestion.event_log.kafka import KafkaEventLog
+
+        return KafkaEventLog(settings.event_log, settings.event_log_partitions, settings.ca)
     from ingestion.event_log.postgres import PostgresEventLog
 
     return PostgresEventLog(postgres_url)

@@ -11,9 +11,10 @@ from typing import Any
 
 import psycopg
 
-from ingestion.event_log import EventLogUnavailable, Record
+from ingestion.event_log import EventLogUnavailable, LogIdentity, Record
 
 ONLY = 0
+EMBEDDED = LogIdentity("table footfall.event_log", "embedded")
 READ_AT_ONCE = 200
 """Records: with the largest ones 200 MB."""
 PATIENCE: dict[str, Any] = {
@@ -27,7 +28,7 @@ PATIENCE: dict[str, Any] = {
 
 
 class PostgresEventLog:
-    """One connection, made when it is needed and again when it broke. Use it in one thread."""
+    """One connection, made when it is needed and again when it broke. Use it in one thread at a time."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -54,6 +55,10 @@ class PostgresEventLog:
                    from taken, unnest(%b::bytea[]) with ordinality as records (lines, number)""",
                 [len(records), len(records), list(records)],  # %b: binary is 6 times as fast as hexadecimal
             )
+
+    def identity(self) -> LogIdentity:
+        """The only one: it lives in the database of the ledger."""
+        return EMBEDDED
 
     def partitions(self) -> Sequence[int]:
         """The only one."""

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from itertools import pairwise
+from contextlib import AbstractContextManager
+from itertools import count, pairwise
 
 import psycopg
 import pytest
@@ -12,16 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion.event_log import EventLog, EventLogUnavailable, Record
+from ingestion.event_log.kafka import KafkaEventLog
 from ingestion.event_log.postgres import PostgresEventLog
+from ingestion.settings import Address, Cluster
+from orchestration.services.service import HOST
 
 Open = Callable[[], AbstractContextManager[EventLog]]
 
 
-@pytest.fixture(params=["postgres"])
+TOPICS = count(1)
+
+
+@pytest.fixture(params=["postgres", "kafka"])
 def opened(request: pytest.FixtureRequest) -> Open:
     """Opens the same, empty log again and again."""
-    url = request.getfixturevalue("database")
-    return lambda: PostgresEventLog(url)
+    if request.param == "postgres":
+        url = request.getfixturevalue("database")
+        return lambda: PostgresEventLog(url)
+    server = Address(HOST, request.getfixturevalue("kafka").port)
+    topic = Cluster((server,), f"contract-{next(TOPICS)}", None, None, tls=False)
+    return lambda: KafkaEventLog(topic, 1, None)
 
 
 @pytest.fixture
@@ -125,11 +135,38 @@ def test_a_reader_never_misses_a_lower_offset_that_is_committed_later(opened: Op
         assert own == sorted(own, key=lambda lines: [int(part) for part in lines.split()])
 
 
-def test_a_log_that_cannot_be_reached_says_so() -> None:
-    with ExitStack() as stack:
-        log = stack.enter_context(PostgresEventLog("postgresql://nobody@127.0.0.1:1/none"))
-        with pytest.raises(EventLogUnavailable, match="PostgreSQL"):
-            log.append([b"x"])
+def test_ranges_of_one_log_are_read_side_by_side(opened: Open) -> None:
+    with opened() as log:
+        log.append([b"%d" % number for number in range(100)])
+        (partition,) = log.partitions()
+        parts = [log.read(partition, first, first + 25) for first in range(0, 100, 25)]
+        together = list(zip(*parts, strict=True))
+    assert sorted(record.offset for records in together for record in records) == list(range(100))
+
+
+def test_the_same_log_has_the_same_identity(opened: Open) -> None:
+    with opened() as first, opened() as second:
+        assert first.identity() == first.identity() == second.identity()
+
+
+@pytest.mark.parametrize(
+    ("log", "server"),
+    [
+        (PostgresEventLog("postgresql://nobody@127.0.0.1:1/none"), "PostgreSQL"),
+        (
+            KafkaEventLog(Cluster((Address("127.0.0.1", 1),), "none", None, None, tls=False), 1, None),
+            "Kafka at 127.0.0.1:1",
+        ),
+    ],
+    ids=["postgres", "kafka"],
+)
+def test_a_log_that_cannot_be_reached_says_so(log: AbstractContextManager[EventLog], server: str) -> None:
+    with log as opened:
+        for attempt in (lambda: opened.append([b"x"]), lambda: opened.bounds(0)):
+            began = time.monotonic()
+            with pytest.raises(EventLogUnavailable, match=server):
+                attempt()
+            assert time.monotonic() - began < 10
 
 
 # The embedded one: what PostgreSQL may do to it

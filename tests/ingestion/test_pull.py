@@ -1,6 +1,7 @@
 """Offset ranges tile the event log, and every record is in the raw objects of the hour in which the log took it."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.checks import offset_ranges_tile
-from ingestion.event_log.postgres import PostgresEventLog
-from ingestion.ledger import OffsetRange, Superseded
+from ingestion.event_log import LogIdentity
+from ingestion.event_log.postgres import EMBEDDED, PostgresEventLog
+from ingestion.ledger import Ledger, LogReplaced, OffsetRange, Superseded
 from ingestion.pull import LogTruncated, pull, unread
 from ingestion.site_time import from_datetime, hour_key
 from ingestion.stores import Stores
@@ -147,4 +149,40 @@ def test_whenever_it_is_read_every_line_is_there_once_in_its_hour(
                 pulled(stores, now)
         pulled(stores, now)
     assert Counter(raw(stores)) == wanted
+    assert offset_ranges_tile(stores).passed
+
+
+def test_an_event_log_has_its_number_for_good_and_one_that_was_made_anew_is_refused(stores: Stores) -> None:
+    first, second = LogIdentity("first", "a"), LogIdentity("second", "b")
+    assert [stores.ledger.log_number(log) for log in (first, second, first)] == [0, 1, 0]
+    with pytest.raises(LogReplaced, match="first is another one than was read: it has the id c, the old one had a"):
+        stores.ledger.log_number(LogIdentity("first", "c"))
+    assert stores.ledger.log_number(first) == 0
+
+
+def test_a_home_that_read_the_embedded_log_before_there_were_others_goes_on_with_it(
+    new_database: Callable[..., str],
+) -> None:
+    url = new_database()
+    with Ledger(url) as ledger, psycopg.connect(url, autocommit=True) as connection:
+        ledger.migrate()
+        ledger.list_range(OffsetRange(0, 0, 5, "2026-11-22T12"))
+        connection.execute("drop table footfall.event_logs")  # as it was
+        connection.execute("delete from public.footfall_migrations where name like '0003%'")
+        ledger.migrate()
+        assert ledger.log_number(LogIdentity("a topic", "id")) == 1
+        assert ledger.log_number(EMBEDDED) == 0
+
+
+def test_a_second_log_is_read_from_its_start_and_its_objects_have_names_of_their_own(stores: Stores) -> None:
+    append_at(stores, NOON, b"a")
+    pulled(stores, NOON)
+    with PostgresEventLog(stores.postgres_url) as log:
+        for read in pull(log, stores.lake, unread(log, stores.ledger.read_until(), START, NOON, NOON, number=1)):
+            stores.ledger.list_range(read)
+    assert [item.name.rpartition("/")[2][:5] for item in stores.ledger.raw_objects("2026-11-22T12")] == [
+        "p00-0",
+        "p1000",
+    ]
+    assert stores.ledger.read_until() == {0: (1, "2026-11-22T12"), 1000: (1, "2026-11-22T12")}
     assert offset_ranges_tile(stores).passed
