@@ -39,6 +39,10 @@ VISITOR_HOURS: dict[str, Any] = {
 """Columns of what one arrival hour says of a visitor: the last of country, device, browser and language, the first source."""
 
 
+class EventStoreUnavailable(Exception):
+    """The event store cannot take or give events now. The message names the server, and what to check."""
+
+
 @dataclass(frozen=True)
 class Visitor:
     """What is known of a visitor: `source` is the first that brought them, `language` the last that was sent, the rest is as
@@ -57,17 +61,22 @@ class Visitor:
 
 
 class EventStore(Protocol):
-    """Events by visitor, and visitors."""
+    """Events by visitor, and visitors. Every method may raise EventStoreUnavailable."""
 
     def replace_hour(self, hour: datetime, version: int, events: Iterator[tuple[pl.DataFrame, pl.DataFrame]]) -> int:
         """Replaces what an arrival hour brought by some frames of STORED_EVENTS and of VISITOR_HOURS, and returns how many
-        events that are. What an older version writes later changes nothing: raises Superseded, or leaves no trace."""
+        events that are. A visitor's rows are all in one of the frames. The same version brings the same rows. What an older
+        version writes later changes nothing: raises Superseded, or leaves no trace."""
 
     def visitor_hours(self, site: str, visitor_id: str) -> Sequence[Mapping[str, Any]]:
         """What each arrival hour says of a visitor, the earliest first; empty if the visitor is not known."""
 
     def timeline(self, site: str, visitor_id: str, most: int) -> Sequence[tuple[datetime, str]]:
         """The visitor's latest events, at most so many, the latest first: instant and JSON."""
+
+    def forget(self, before: datetime) -> int:
+        """Removes what arrival hours before this one brought, and returns how many events that were. A store whose rows expire
+        by themselves has nothing to do."""
 
 
 def find_visitor(store: EventStore, site: str, visitor_id: str) -> Visitor | None:
@@ -93,7 +102,12 @@ def find_visitor(store: EventStore, site: str, visitor_id: str) -> Visitor | Non
 
 
 def open_event_store(settings: Settings, postgres_url: str) -> AbstractContextManager[EventStore]:
-    """The event store that FOOTFALL_EVENT_STORE names: by default tables in PostgreSQL."""
+    """The event store that FOOTFALL_EVENT_STORE names: by default tables in PostgreSQL. Cassandra is connected when it is first
+    used."""
+    if settings.event_store:
+        from ingestion.event_store.cassandra import CassandraEventStore
+
+        return CassandraEventStore(settings.event_store, settings.event_store_days, settings.ca)
     from ingestion.event_store.postgres import PostgresEventStore
 
     return PostgresEventStore(postgres_url)

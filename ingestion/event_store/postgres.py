@@ -1,6 +1,7 @@
 """The embedded event store: two tables in PostgreSQL."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from ingestion.event_store import EventStoreUnavailable
 from ingestion.ledger import Superseded
 
 
@@ -16,8 +18,11 @@ class PostgresEventStore:
     """One connection. Use it in one thread."""
 
     def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="footfall events")
-        self._connection.execute("set time zone 'UTC'")
+        with _spoken():
+            self._connection = psycopg.connect(
+                url, autocommit=True, connect_timeout=10, application_name="footfall events"
+            )
+            self._connection.execute("set time zone 'UTC'")
 
     def __enter__(self) -> "PostgresEventStore":
         return self
@@ -27,7 +32,7 @@ class PostgresEventStore:
 
     def replace_hour(self, hour: datetime, version: int, events: Iterator[tuple[pl.DataFrame, pl.DataFrame]]) -> int:
         """In one transaction: readers see the old hour until the new one is whole."""
-        with self._connection.transaction():
+        with _spoken(), self._connection.transaction():
             self._fence(hour, version)
             for table in ("events", "visitor_hours"):
                 self._connection.execute(
@@ -58,7 +63,7 @@ class PostgresEventStore:
 
     def visitor_hours(self, site: str, visitor_id: str) -> Sequence[Mapping[str, Any]]:
         """Rows of VISITOR_HOURS and their arrival hours, the earliest first."""
-        with self._connection.cursor(row_factory=dict_row) as cursor:
+        with _spoken(), self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(
                 "select * from store.visitor_hours where site = %s and visitor_id = %s order by hour",
                 [site, visitor_id],
@@ -66,8 +71,30 @@ class PostgresEventStore:
 
     def timeline(self, site: str, visitor_id: str, most: int) -> Sequence[tuple[datetime, str]]:
         """Instants (UTC) and events in JSON, the latest first."""
-        return self._connection.execute(
-            """select occurred_at, event from store.events where site = %s and visitor_id = %s
-               order by occurred_at desc, event_id desc limit %s""",
-            [site, visitor_id, most],
-        ).fetchall()
+        with _spoken():
+            return self._connection.execute(
+                """select occurred_at, event from store.events where site = %s and visitor_id = %s
+                   order by occurred_at desc, event_id desc limit %s""",
+                [site, visitor_id, most],
+            ).fetchall()
+
+    def forget(self, before: datetime) -> int:
+        """In one transaction. An hour that is being written is waited for."""
+        with _spoken(), self._connection.transaction():
+            forgotten = [
+                self._connection.execute(
+                    sql.SQL("delete from store.{} where hour < %s").format(sql.Identifier(table)), [before]
+                ).rowcount
+                for table in ("hours", "events", "visitor_hours")
+            ]
+        return forgotten[1]
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """A connection that cannot be made, or broke."""
+    try:
+        yield
+    except psycopg.OperationalError as problem:
+        reason = " ".join(str(problem).split())
+        raise EventStoreUnavailable(f"PostgreSQL cannot be used: {reason} (check FOOTFALL_POSTGRES)") from None

@@ -1,21 +1,30 @@
 """What every event store promises, on each adapter."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from typing import Any
 
 import polars as pl
 import pytest
+from cassandra.cluster import Cluster as Driver
+from cassandra.cluster import Session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestion.event_store import STORED_EVENTS, VISITOR_HOURS, EventStore, Visitor, find_visitor
+from ingestion.event_store import STORED_EVENTS, VISITOR_HOURS, EventStore, EventStoreUnavailable, Visitor, find_visitor
+from ingestion.event_store.cassandra import CassandraEventStore
 from ingestion.event_store.postgres import PostgresEventStore
 from ingestion.ledger import Superseded
+from ingestion.settings import Address, Cluster
+from orchestration.services import Service
+
+pytest_plugins = ["tests.services.stack"]
 
 Open = Callable[[], AbstractContextManager[EventStore]]
 Frames = tuple[pl.DataFrame, pl.DataFrame]
@@ -46,11 +55,37 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["postgres"])
+KEPT = timedelta(days=400)
+NOW = NOON + timedelta(days=3)
+TABLES = ("events", "event_hours", "visitor_hours", "hours", "hour_sites")
+
+
+@pytest.fixture(params=["postgres", "cassandra"])
 def opened(request: pytest.FixtureRequest) -> Open:
     """Opens the same, empty store again and again."""
-    url = request.getfixturevalue("database")
-    return lambda: PostgresEventStore(url)
+    if request.param == "postgres":
+        url = request.getfixturevalue("database")
+        return lambda: PostgresEventStore(url)
+    keyspace = request.getfixturevalue("keyspace")
+    for table in TABLES:
+        driver_session(keyspace).execute(f"truncate {keyspace.name}.{table}")
+    return lambda: CassandraEventStore(keyspace, KEPT.days, now=lambda: NOW)
+
+
+@pytest.fixture(scope="session")
+def keyspace(cassandra: Service) -> Cluster:
+    """One for all tests: a keyspace takes longer to make than its tables to empty."""
+    keyspace = Cluster((Address("127.0.0.1", cassandra.port),), "contract", None, None, tls=False)
+    with CassandraEventStore(keyspace, KEPT.days) as store:
+        store.timeline(SITE, "v", 1)
+    return keyspace
+
+
+@cache
+def driver_session(keyspace: Cluster) -> Session:
+    """A session of the driver's own, to empty tables with."""
+    (host,) = keyspace.hosts
+    return Driver([host.host], port=host.port, protocol_version=4).connect()
 
 
 @pytest.fixture
@@ -242,6 +277,73 @@ def test_sites_and_visitors_are_apart(store: EventStore) -> None:
         assert found.first_seen == found.last_seen == NOON + timedelta(minutes=minutes)
         assert (found.site, found.visitor_id, found.pageviews, len(timeline)) == (site, name, 1, 1)
     assert find_visitor(store, "nobody.example", "v") is None
+
+
+def test_what_bots_did_under_a_visitors_id_is_in_the_timeline_and_says_nothing_of_the_visitor(
+    store: EventStore,
+) -> None:
+    stored, visitors = frames([Happened("v", 5), Happened("w", 6), Happened("v", 7)])
+    replace(store, HOURS[0], (stored, visitors.filter(pl.col("visitor_id") != "w")))
+    replace(store, HOURS[1], frames([Happened("w", 65)], 50), frames([Happened("v", 66)], 60))
+    replace(store, HOURS[2], (frames([Happened("v", 130)], 70)[0], visitors.clear()))
+    v, w = contents(store)
+    assert (v[0].pageviews, len(v[1]), v[0].last_seen) == (3, 4, NOON + timedelta(minutes=66))
+    assert (w[0].pageviews, len(w[1]), w[0].first_seen) == (1, 2, NOON + timedelta(minutes=65))
+
+
+def test_a_site_may_come_in_several_parts(store: EventStore) -> None:
+    visitors = [f"v{number}" for number in range(9)]
+    parts = [
+        frames([Happened(visitor, minutes) for minutes in range(3)], 10 * at) for at, visitor in enumerate(visitors)
+    ]
+    for _ in range(2):
+        assert replace(store, NOON, *parts) == 27
+        assert [(known.pageviews, len(events)) for known, events in contents(store, *visitors)] == [(3, 3)] * 9
+
+
+def test_what_is_not_old_is_not_forgotten(store: EventStore) -> None:
+    replace(store, HOURS[1], frames([Happened(minutes=minutes) for minutes in (61, 75)], 100))
+    before = contents(store)
+    assert store.forget(HOURS[1]) == 0
+    assert contents(store) == before
+
+
+def test_the_embedded_store_forgets_old_hours(database: str) -> None:
+    with PostgresEventStore(database) as store:
+        replace(store, HOURS[0], frames([Happened(minutes=1), Happened("w", 2)]))
+        replace(store, HOURS[1], frames([Happened(minutes=61)]))
+        assert (store.forget(HOURS[1]), store.forget(HOURS[1])) == (2, 0)
+        v, w = contents(store)
+    assert (v[0].pageviews, len(v[1]), w) == (1, 1, (None, []))
+
+
+def test_cassandra_takes_no_hour_that_has_expired(keyspace: Cluster) -> None:
+    visitor = "expired"
+    for hour, kept in ((NOW - KEPT, 0), (NOW - KEPT + timedelta(hours=1), 1)):
+        with CassandraEventStore(keyspace, KEPT.days, now=lambda: NOW) as store:
+            assert replace(store, hour, frames([Happened(visitor)])) == kept
+            assert len(store.timeline(SITE, visitor, 9)) == kept
+
+
+@pytest.mark.parametrize(
+    ("open_store", "server"),
+    [
+        (lambda: PostgresEventStore("postgresql://nobody:secret@127.0.0.1:1/none"), "PostgreSQL.*FOOTFALL_POSTGRES"),
+        (
+            lambda: CassandraEventStore(
+                Cluster((Address("127.0.0.1", 1),), "none", "nobody", "secret", tls=False), 400
+            ),
+            "Cassandra at 127.0.0.1:1/none .*refused.*FOOTFALL_EVENT_STORE",
+        ),
+    ],
+    ids=["postgres", "cassandra"],
+)
+def test_a_store_that_cannot_be_reached_says_so(open_store: Open, server: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(EventStoreUnavailable, match=server) as failed, open_store() as store:
+        store.timeline(SITE, "v", 1)
+    assert time.monotonic() - began < 15
+    assert "secret" not in str(failed.value)
 
 
 WRITES = st.lists(
