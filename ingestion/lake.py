@@ -163,7 +163,8 @@ def _directory(url: str) -> Path:
 
 _S3_ERROR = re.compile("<Code>(?P<code>[^<]*)</Code>\\s*(?:<Message>(?P<message>[^<]*)</Message>)?")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)|invalid peer certificate: (\w+)")
-_INNERMOST = re.compile('(?:message|error): "([^"]+)"')
+_INNERMOST = re.compile(r"""(?:message|error): "([^"]+)"|^ +\d+: (.+)\s*\Z""", re.MULTILINE)
+"""As obstore and as Polars tell it."""
 
 
 def _reason(problem: Exception) -> str:
@@ -178,5 +179,5 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, NotFoundError | FileNotFoundError):
         return "it is not there"
     if innermost := _INNERMOST.search(said):
-        return innermost[1]
+        return innermost[1] or innermost[2]
     return said.splitlines()[0]

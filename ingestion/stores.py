@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ingestion.event_log import open_event_log
+from ingestion.event_store import open_event_store
 from ingestion.lake import Lake
 from ingestion.ledger import Ledger
 from ingestion.postgres import running_postgres
@@ -39,3 +41,15 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
         lake = Lake(settings.lake, settings.ca)
         claim(ledger, lake)
         yield Stores(settings, ledger, lake, url)
+
+
+def ask_event_log(settings: Settings, postgres_url: str) -> None:
+    """Raises EventLogUnavailable where the event log does not answer, or breaks a rule. Makes its topic where there is none."""
+    with open_event_log(settings, postgres_url) as log:
+        log.partitions()
+
+
+def ask_event_store(settings: Settings, postgres_url: str) -> None:
+    """Raises EventStoreUnavailable where the event store does not answer. Makes its tables where there are none."""
+    with open_event_store(settings, postgres_url) as store:
+        store.visitor_hours("", "")
