@@ -2,9 +2,10 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -15,26 +16,38 @@ import click
 
 from ingestion.event import site_name
 from ingestion.event_log import EventLogUnavailable
-from ingestion.event_store import find_visitor, open_event_store
+from ingestion.event_store import EventStoreUnavailable, find_visitor, open_event_store
 from ingestion.files import ImportRefused
 from ingestion.importer import Imported, import_access_log, import_events
 from ingestion.lake import LakeFailed
-from ingestion.ledger import LedgerUnreachable, SiteExists
+from ingestion.ledger import LedgerUnreachable, LogReplaced, SiteExists
 from ingestion.postgres import PostgresFailed, stop_postgres
 from ingestion.pull import LogTruncated
 from ingestion.settings import SettingsError, from_environment
 from ingestion.site_time import UnknownTimeZone, zone
-from ingestion.stores import Stores, open_stores
+from ingestion.stores import Stores, ask_event_log, open_stores
 from ingestion.sweep import sweep_unlisted
 from orchestration.progress import progress_bar
+from orchestration.services import (
+    Service,
+    ServiceFailed,
+    environment_of,
+    find_services,
+    services_folder,
+    start_services,
+    stop_services,
+)
 
 SPOKEN: tuple[type[Exception], ...] = (
     EventLogUnavailable,
+    EventStoreUnavailable,
     ImportRefused,
     LakeFailed,
     LedgerUnreachable,
+    LogReplaced,
     LogTruncated,
     PostgresFailed,
+    ServiceFailed,
     SettingsError,
     SiteExists,
     UnknownTimeZone,
@@ -201,6 +214,7 @@ def collector() -> None:
 
     with _spoken(PortInUse), _stores() as stores:
         refuse_port_in_use(stores.settings.collector, "FOOTFALL_COLLECTOR")
+        ask_event_log(stores.settings, stores.postgres_url)
         os.environ["FOOTFALL_POSTGRES"] = stores.postgres_url
         serve(stores.settings)
 
@@ -344,12 +358,72 @@ def up() -> None:
 
 @footfall.command()
 def down() -> None:
-    """End what Footfall has started under FOOTFALL_HOME: `footfall up`, and the embedded PostgreSQL."""
+    """End what Footfall has started under FOOTFALL_HOME: `footfall up`, the embedded PostgreSQL, and `footfall services`."""
     from orchestration.up import down as end
 
     with _spoken():
         settings = from_environment()
-        stopped = [
-            name for name, was in (("footfall up", end(settings)), ("PostgreSQL", stop_postgres(settings.home))) if was
-        ]
-    click.echo(f"stopped {' and '.join(stopped)}" if stopped else "nothing was running")
+        ran = {"footfall up": end(settings), "PostgreSQL": stop_postgres(settings.home)}
+        stopped = [*(name for name, did in ran.items() if did), *stop_services(services_folder(settings.home))]
+    say_stopped(stopped)
+
+
+def say_stopped(names: Sequence[str]) -> None:
+    """Print what was ended."""
+    click.echo(f"stopped {', '.join(names)}" if names else "nothing was running")
+
+
+@footfall.group()
+def services() -> None:
+    """Kafka, Cassandra, S3 and PostgreSQL on this machine, for this home: real ones, without Docker.
+
+    They run on until `footfall services stop`, and keep their ports, passwords and data. They listen to this machine alone, and
+    Kafka and Cassandra let in everybody on it.
+    """
+
+
+@services.command("start")
+def start_services_command() -> None:
+    """Start those that do not run, and wait until all answer. The first time, programs are downloaded."""
+    with _spoken():
+        settings = from_environment()
+        started = start_services(services_folder(settings.home), maven=settings.maven)
+    say_services(started)
+    click.echo('To use them: eval "$(footfall services env)"')
+
+
+@services.command("stop")
+def stop_services_command() -> None:
+    """End them. Their data stays."""
+    with _spoken():
+        stopped = stop_services(services_folder(from_environment().home))
+    say_stopped(stopped)
+
+
+@services.command("status")
+def show_services() -> None:
+    """Show which of them run, and where."""
+    with _spoken():
+        found = find_services(services_folder(from_environment().home))
+    say_services(found)
+
+
+@services.command("env")
+def export_services() -> None:
+    """Print the settings with which Footfall uses them, passwords included, for `eval` in a shell."""
+    with _spoken():
+        found = find_services(services_folder(from_environment().home))
+    if missing := [name for name, service in found.items() if not service.is_running]:
+        raise click.ClickException(f"{', '.join(missing)}: not running (footfall services start)")
+    for name, value in environment_of(found).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def say_services(services: Mapping[str, Service]) -> None:
+    """Print a line for each: its name, whether it runs, where, and its log."""
+    for name, service in services.items():
+        if service.was_started:
+            state = "running" if service.is_running else "stopped"
+            click.echo(f"{name:<11} {state:<8} {service.address:<16} {service.log}")
+        else:
+            click.echo(f"{name:<11} never started")

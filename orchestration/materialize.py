@@ -20,6 +20,7 @@ from ingestion.site_time import HOUR, hour_key
 from ingestion.stores import Stores
 from orchestration.definitions import ASSETS as DEFINED
 from orchestration.definitions import RESOURCES
+from orchestration.resources import hold_connections
 
 Progress = Callable[[int, int, str], None]
 """Is told how many partitions of how many are done, and of which asset."""
@@ -40,8 +41,7 @@ def materialize(
     for others that do the same: of two that make one partition, the older would fail."""
     counts: dict[str, int] = {}
     with stores.ledger.excluding("materialize"), dg.DagsterInstance.get() as instance:
-        # Holds its connections, as the webserver does; otherwise each of a run's events opens one (4,600 for 140 hours).
-        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=20)
+        hold_connections(instance)
         unread = unread_hours(stores, end - HOUR if end else now, now)
         sweep = {} if first or end else {ONLY_STALE: "yes"}
         _run(instance, stores, "raw_events", unread, progress, sweep)

@@ -16,6 +16,8 @@ from assets.partitions import DATES, HOURS, SETTINGS
 from assets.raw_events import unread_hours
 from assets.replace import ONLY_STALE
 from ingestion.event_log.postgres import PostgresEventLog
+from ingestion.event_store import open_event_store
+from ingestion.ledger import PARTITIONS_A_LOG
 from ingestion.site_time import from_datetime
 from ingestion.stores import Stores
 from ingestion.sweep import sweep_unlisted
@@ -105,13 +107,19 @@ def in_flight(instance: dg.DagsterInstance) -> Sequence[Range]:
 
 @dg.op
 def remove_what_nobody_reads(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
-    """Lake objects that are not listed, after 24 hours; records of the embedded event log that were read, after 72 hours."""
+    """Lake objects that are not listed, after 24 hours; records of the embedded event log that were read, after 72 hours;
+    what the embedded event store has of arrival hours older than FOOTFALL_EVENT_STORE_DAYS."""
     now = datetime.now(UTC)
     objects = sweep_unlisted(stores.ledger, stores.lake, now)
     with PostgresEventLog(stores.postgres_url) as log:
-        until, _ = stores.ledger.read_until().get(0, (0, ""))
+        number = stores.ledger.log_number(log.identity())
+        until, _ = stores.ledger.read_until().get(number * PARTITIONS_A_LOG, (0, ""))
         records = log.forget(until, from_datetime(now - LOG_KEPT))
-    context.log.info(f"removed {objects} unlisted objects, and {records} records that were read")
+    with open_event_store(stores.settings, stores.postgres_url) as store:
+        events = store.forget(now - timedelta(days=stores.settings.event_store_days))
+    context.log.info(
+        f"removed {objects} unlisted objects, {records} records that were read, and {events} events of visitors"
+    )
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Removes what nobody reads any more.")

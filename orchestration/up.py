@@ -34,7 +34,7 @@ from typing import Any
 from ingestion.collector.server import refuse_port_in_use
 from ingestion.postgres import running_postgres
 from ingestion.settings import Settings
-from ingestion.stores import open_stores
+from ingestion.stores import ask_event_log, ask_event_store, open_stores
 from orchestration.environment import dagster_environment
 
 BIN = Path(sys.executable).parent
@@ -250,6 +250,8 @@ class _Everything:
     def __init__(self, settings: Settings, code: Path, stopping: threading.Event) -> None:
         self.settings, self.code, self.stopping = settings, code, stopping
         with open_stores(settings) as stores:
+            ask_event_log(settings, stores.postgres_url)
+            ask_event_store(settings, stores.postgres_url)
             environment = {**os.environ, **dagster_environment(stores), "FOOTFALL_HOME": str(settings.home)}
         location = {"grpc_server": {"socket": str(code), "location_name": "footfall"}}
         workspace = settings.home / "dagster" / "workspace.yaml"
