@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import collector, daily, events, materialize, refresh, sweep
+from bench import collector, daily, event_store, events, kafka, materialize, refresh, sweep
 
 Rows = Sequence[tuple[str, str]]
 
-NAMES = ("events", "daily", "materialize", "refresh", "sweep", "collector")
+NAMES = ("events", "daily", "materialize", "refresh", "sweep", "collector", "kafka", "event_store")
 
 
 def main() -> None:
@@ -23,6 +23,8 @@ def main() -> None:
         "refresh": ("the current hour and date through Dagster and dbt", lambda: refresh.run(options.visitors)),
         "sweep": ("what is due, in a year that is settled", sweep.run),
         "collector": ("events by HTTP into the event log", lambda: collector.run(options.seconds)),
+        "event_store": ("an hour into Cassandra, beside single inserts", event_store.run),
+        "kafka": ("Kafka → raw objects, beside librdkafka", lambda: kafka.run(options.kafka_events)),
     }
     console = Console(soft_wrap=False)
     console.print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}: figures vary with the machine, ratios less.")
@@ -41,6 +43,7 @@ def _options() -> argparse.Namespace:
         "--visitors", type=int, default=2_800, help="materialize, refresh: visitors of the sample [%(default)s]"
     )
     parser.add_argument("--seconds", type=float, default=10, help="collector: how long each load lasts [%(default)s]")
+    parser.add_argument("--kafka-events", type=int, default=1_000_000, help="kafka: events in the topic [%(default)s]")
     options = parser.parse_args()
     if unknown := set(options.benchmark).difference(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")

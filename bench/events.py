@@ -95,8 +95,8 @@ def _write_raw(folder: Path, events: int) -> list[tuple[LakeObject, int]]:
     return written
 
 
-def raw_lines(events: int, seed: int = 1) -> Iterator[bytes]:
-    """Raw lines of about 1 KB, as the importer writes them, of one hour."""
+def raw_lines(events: int, seed: int = 1, began: int = HOUR_BEGAN) -> Iterator[bytes]:
+    """Raw lines of about 1 KB, as the importer writes them, of the hour from an instant (ms) on."""
     rng = Random(seed)
     agents, filling = list(_agents(rng)), _filling(rng)
     for number in range(events):
@@ -118,7 +118,7 @@ def raw_lines(events: int, seed: int = 1) -> Iterator[bytes]:
                 revenue=Revenue("EUR", "12.90") if name == "Add to cart" else None,
                 engagement_time=12_345 if name == "engagement" else None,
                 event_id=UUID(int=rng.getrandbits(128)),
-                timestamp=HOUR_BEGAN + HOUR_MS * number // events,
+                timestamp=began + HOUR_MS * number // events,
                 ip=f"198.18.{visitor % 256}.0",
                 user_agent=agents[visitor % len(agents)],
                 country=("DE", "FR", "US", "JP")[visitor % 4],

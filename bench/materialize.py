@@ -63,7 +63,7 @@ def materialize_day(home: str, visitors: int) -> tuple[int, dict[str, int], floa
             prepare_dagster(stores)
             from orchestration.materialize import materialize
 
-            stages = _Stages()
+            stages = Stages()
             first = datetime.combine(DAY, datetime.min.time(), UTC)
             with data_work() as work:
                 counts = materialize(stores, first, first + timedelta(days=1), datetime.now(UTC), stages.show)
@@ -105,7 +105,7 @@ def _timed(make, asset: str, seconds: dict[str, float]):
     return timed
 
 
-class _Stages:
+class Stages:
     """Takes the progress of `materialize` as the times at which its stages begin."""
 
     def __init__(self) -> None:

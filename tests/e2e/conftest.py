@@ -3,20 +3,23 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from ingestion.lake import LakeObject
 from ingestion.settings import from_environment
 from ingestion.stores import Stores, open_stores
 from serving.report import TABLES, report
 
+NUMBERS = count(1)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
@@ -45,20 +48,53 @@ class Home:
             connection.execute("set time zone 'UTC'")
             return sorted(connection.execute(f"select * from {table}").fetchall(), key=repr)
 
+    def raw_objects(self) -> list[tuple[str, LakeObject]]:
+        """Each listed raw object with its hour."""
+        hours = sorted(self.stores.ledger.state().raw)
+        return [(hour, item) for hour in hours for item in self.stores.ledger.raw_objects(hour)]
+
     def report_hashes(self) -> dict[str, str]:
         """A hash of each report table's rows."""
         return {table: hashlib.sha256(repr(self.rows(f"reports.{table}")).encode()).hexdigest() for table in TABLES}
 
 
+@pytest.fixture(scope="module", params=["embedded", "full"])
+def stack(request: pytest.FixtureRequest) -> Callable[[], Mapping[str, str]]:
+    """Gives the environment of a home: none for the embedded default, or a topic, a keyspace, a prefix and a database of its own on
+    real servers."""
+    if request.param == "embedded":
+        return dict
+    servers: Mapping[str, str] = request.getfixturevalue("full_stack")
+    return lambda: _empty_parts_of(servers, next(NUMBERS))
+
+
+def _empty_parts_of(servers: Mapping[str, str], number: int) -> Mapping[str, str]:
+    with psycopg.connect(servers["FOOTFALL_POSTGRES"], autocommit=True) as server:
+        server.execute(f"create database e2e_{number}")
+    urls = {name: url.rpartition("/")[0] for name, url in servers.items() if name.startswith("FOOTFALL_")}
+    names = {
+        "EVENT_LOG": f"events-{number}",
+        "EVENT_STORE": f"e2e_{number}",
+        "LAKE": f"lake-{number}",
+        "POSTGRES": f"e2e_{number}",
+    }
+    own = {f"FOOTFALL_{part}": f"{urls[f'FOOTFALL_{part}']}/{name}" for part, name in names.items()}
+    return {**servers, **own, "FOOTFALL_EVENT_LOG_PARTITIONS": "3"}
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Makes homes that begin on a date, with the embedded PostgreSQL or a server's; their environment ends with the module."""
+def home(
+    tmp_path_factory: pytest.TempPathFactory, stack: Callable[[], Mapping[str, str]]
+) -> Iterator[Callable[..., Any]]:
+    """Makes homes that begin on a date, on the stack that is tested, or with other servers; their environment ends with the module."""
     before = dict(os.environ)
 
     @contextmanager
-    def make(start: str, postgres: str = "") -> Iterator[Home]:
+    def make(start: str, servers: Mapping[str, str] | None = None) -> Iterator[Home]:
         path = tmp_path_factory.mktemp("home")
-        os.environ.update(FOOTFALL_HOME=str(path), FOOTFALL_START=start, FOOTFALL_POSTGRES=postgres)
+        os.environ.clear()
+        os.environ.update(before | (stack() if servers is None else servers))
+        os.environ.update(FOOTFALL_HOME=str(path), FOOTFALL_START=start)
         with open_stores(from_environment()) as stores:
             yield Home(path, stores)
 

@@ -12,7 +12,6 @@ from ingestion.site_time import hour_key, hour_of
 from tests.e2e.access_log_oracle import report as oracle
 from tests.e2e.compare import differences
 from tests.e2e.conftest import NOW
-from tests.services.servers import postgres_server
 
 LOG = Path(__file__).parents[3] / "shared" / "data" / "apache_logs"
 SITE = "semicomplete.com"
@@ -25,8 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def logged(home):
-    """On a PostgreSQL server; other homes here use the embedded one."""
-    with postgres_server() as url, home("2015-05-17", url) as it:
+    with home("2015-05-17") as it:
         imported = import_access_log(LOG, SITE, it.stores.settings, it.stores.ledger, it.stores.lake, NOW, no_progress)
         assert imported.lines == 10_000
         it.materialize()
@@ -66,9 +64,9 @@ def test_the_same_hours_again_in_another_order_change_no_row(logged):
     assert set(logged.materialize().values()) == {0}
 
 
-def test_six_single_hours_and_then_the_rest_on_the_embedded_postgres_end_in_the_same_report_tables(logged, home):
+def test_six_single_hours_and_then_the_rest_on_the_embedded_default_end_in_the_same_report_tables(logged, home):
     """Around a midnight. The importers' salts are random, so visitors' ids differ; nothing that is reported does."""
-    with home("2015-05-17") as other:
+    with home("2015-05-17", servers={}) as other:
         import_access_log(LOG, SITE, other.stores.settings, other.stores.ledger, other.stores.lake, NOW, no_progress)
         hours = ["2015-05-18T21", "2015-05-19T02", "2015-05-18T23", "2015-05-19T01", "2015-05-19T00", "2015-05-18T22"]
         for hour in hours:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from cassandra.cluster import Cluster
 from click.testing import CliRunner
 
 from ingestion.site_time import hour_key
@@ -70,6 +71,10 @@ def without_hours_to_come(wanted: dict[str, Any], now: datetime) -> dict[str, An
 
 def stored_ids(it: Home) -> list[str]:
     """The ids of all events in the event store."""
+    if store := it.stores.settings.event_store:
+        (host,) = store.hosts
+        with Cluster([host.host], port=host.port) as cluster:
+            return [row.event_id for row in cluster.connect(store.name).execute("select event_id from events")]
     with psycopg.connect(it.stores.postgres_url) as connection:
         return [row[0] for row in connection.execute("select event_id from store.events")]
 

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-from ingestion.event_log.postgres import PostgresEventLog
+from ingestion.event_log import open_event_log
 from ingestion.files import no_progress
 from orchestration.live import send_live_traffic
 
@@ -20,8 +20,9 @@ def test_visitors_of_the_last_hours_send_to_a_collector_and_none_of_them_twice(h
         assert first.accepted > later.accepted > 0
         assert "unknown_site" not in first.refused and first.refused["malformed_json"] > 0
         assert (again.accepted, again.refused.total()) == (0, 0)
-        with PostgresEventLog(it.stores.postgres_url) as log:
-            lines = [line for record in log.read(0, *log.bounds(0)) for line in record.lines.splitlines()]
+        with open_event_log(it.stores.settings, it.stores.postgres_url) as log:
+            records = [record for part in log.partitions() for record in log.read(part, *log.bounds(part))]
+        lines = [line for record in records for line in record.lines.splitlines()]
         kept = [json.loads(line) for line in lines]
         assert (
             len({event["event_id"] for event in kept if event["domain"] != "group.example"})
