@@ -24,7 +24,7 @@ def main() -> None:
         "sweep": ("what is due, in a year that is settled", sweep.run),
         "collector": ("events by HTTP into the event log", lambda: collector.run(options.seconds)),
         "event_store": ("an hour into Cassandra, beside single inserts", event_store.run),
-        "kafka": ("Kafka → raw objects, beside librdkafka", lambda: kafka.run(options.kafka_events)),
+        "kafka": ("Kafka → raw objects, beside librdkafka and Kafka Connect", lambda: kafka.run(options.kafka_events)),
     }
     console = Console(soft_wrap=False)
     console.print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}: figures vary with the machine, ratios less.")

@@ -19,8 +19,7 @@ SETTINGS: Mapping[str, Any] = {
     "dynamic_snitch": False,
     "listen_address": HOST,
     "rpc_address": HOST,
-    "commitlog_sync": "group",  # there is no other node that has what this one loses: it acknowledges what is on disk
-    "commitlog_sync_group_window": "10ms",
+    "commitlog_sync": "batch",  # there is no other node that has what this one loses: it acknowledges what is on disk
     "commitlog_segment_size": "32MiB",
     "memtable_heap_space": "256MiB",
     "memtable_offheap_space": "256MiB",
