@@ -31,7 +31,7 @@ up: .venv/ready ## collector, Dagster UI and schedules, until Ctrl-C (STACK=full
 	@$(ON_STACK)"$(BIN)/footfall" up
 
 test: .venv/ready ## every test, real servers included (at most 20 minutes)
-	@"$(BIN)/pytest" -m "not slow" -n 2 --dist loadfile $(ARGS)
+	@"$(BIN)/pytest" -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/ready ## the long stories
 	@"$(BIN)/pytest" -m slow $(ARGS)

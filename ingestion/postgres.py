@@ -333,11 +333,17 @@ def _socket_folder(folder: Path, user: tuple[int, int]) -> Path:
 
 def _clear_lock_files(folder: Path, sockets: Path) -> None:
     """PostgreSQL does not start while any process has the number in a lock file, or when the file is damaged."""
-    socket_lock, pid_file = sockets / f"{SOCKET}.lock", folder / "data/postmaster.pid"
+    socket_lock = sockets / f"{SOCKET}.lock"
     if orphan := _live_server(folder, socket_lock):
         # Its data folder was deleted while it ran. A fast shutdown would write its checkpoint into the new one.
         _end(orphan.pid, folder, [signal.SIGQUIT])
     socket_lock.unlink(missing_ok=True)
+    clear_pid_file(folder / "data")
+
+
+def clear_pid_file(data: Path) -> None:
+    """For a data folder that no server serves: where another process has the dead server's number, PostgreSQL would not start."""
+    pid_file = data / "postmaster.pid"
     if not _is_of_dead_process(pid_file):
         pid_file.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from ingestion.postgres import SETTINGS, server_command, server_environment, server_user
+from ingestion.postgres import SETTINGS, clear_pid_file, server_command, server_environment, server_user
 from orchestration.services.processes import processes_with
 from orchestration.services.service import HOST, USER, Service
 
@@ -43,6 +43,7 @@ class PostgreSQL(Service):
 
     def prepare(self) -> None:
         """Makes the data where there is none."""
+        clear_pid_file(self.data)
         if not self.data.exists():
             with self.new_data() as new:
                 self._create(new)

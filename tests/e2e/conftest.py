@@ -22,6 +22,22 @@ from serving.report import TABLES, report
 NUMBERS = count(1)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
+LONG = {
+    "test_a_rerun_after_kill_9_gives_the_right_report",
+    "test_an_event_is_reported_within_an_hour_whatever_the_minute_in_which_it_came",
+    "test_six_single_hours_and_then_the_rest_on_the_embedded_default_end_in_the_same_report_tables",
+    "test_the_same_hours_again_in_another_order_change_no_row",
+    "test_what_is_in_flight_is_not_requested_again_and_what_came_lately_goes_before_history",
+}
+"""On the full stack they are for `make test-slow`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and item.originalname in LONG and "[full" in item.name:
+            item.add_marker(pytest.mark.slow)
+
 
 @dataclass
 class Home:
@@ -53,10 +69,9 @@ class Home:
         hours = sorted(self.stores.ledger.state().raw)
         return [(hour, item) for hour in hours for item in self.stores.ledger.raw_objects(hour)]
 
-    def report_hashes(self, *but: str) -> dict[str, str]:
+    def report_hashes(self) -> dict[str, str]:
         """A hash of each report table's rows."""
-        tables = [table for table in TABLES if table not in but]
-        return {table: hashlib.sha256(repr(self.rows(f"reports.{table}")).encode()).hexdigest() for table in tables}
+        return {table: hashlib.sha256(repr(self.rows(f"reports.{table}")).encode()).hexdigest() for table in TABLES}
 
 
 @pytest.fixture(scope="module", params=["embedded", "full"])
@@ -66,15 +81,17 @@ def stack(request: pytest.FixtureRequest) -> Callable[[], Mapping[str, str]]:
     if request.param == "embedded":
         return dict
     servers: Mapping[str, str] = request.getfixturevalue("full_stack")
-    return lambda: _empty_parts_of(servers, next(NUMBERS))
+    return lambda: empty_parts_of(servers)
 
 
-def _empty_parts_of(servers: Mapping[str, str], number: int) -> Mapping[str, str]:
+def empty_parts_of(servers: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment of a home with a topic, a keyspace, a prefix and a database of its own."""
+    number = next(NUMBERS)
     with psycopg.connect(servers["FOOTFALL_POSTGRES"], autocommit=True) as server:
         server.execute(f"create database e2e_{number}")
     urls = {name: url.rpartition("/")[0] for name, url in servers.items() if name.startswith("FOOTFALL_")}
     names = {
-        "EVENT_LOG": f"events-{number}",
+        "EVENT_LOG": f"e2e-{number}",
         "EVENT_STORE": f"e2e_{number}",
         "LAKE": f"lake-{number}",
         "POSTGRES": f"e2e_{number}",

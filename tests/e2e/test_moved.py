@@ -17,7 +17,8 @@ from ingestion.protocols.access_log import read_line
 from ingestion.simulation.traffic import simulate
 from ingestion.site_time import from_datetime
 from orchestration.live import running_collector
-from tests.e2e.conftest import Home
+from tests.e2e.compare import differences
+from tests.e2e.conftest import Home, empty_parts_of
 from tests.e2e.test_access_log import LOG
 
 NOW = datetime.now(UTC)
@@ -26,6 +27,7 @@ AT_THE_END = NOW + timedelta(hours=1)
 LOG_HOURS = 48
 LOG_SITE = "semicomplete.com"
 SAMPLE_SITES = {"laden.example": "Europe/Berlin", "herald.example": "America/New_York", "docs.example": "UTC"}
+ROWS = ("report_site_hours", "report_site_days", "report_breakdown_days")
 SENDERS = 8
 
 Sent = tuple[bytes, dict[str, str]]
@@ -35,9 +37,7 @@ Sent = tuple[bytes, dict[str, str]]
 @pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest) -> Callable[[], Mapping[str, str]]:
     """The full one; the other home names no servers."""
-    from tests.e2e.conftest import _empty_parts_of
-
-    return lambda: _empty_parts_of(request.getfixturevalue("full_stack"), 1_000)
+    return lambda: empty_parts_of(request.getfixturevalue("full_stack"))
 
 
 def of_the_log() -> list[Sent]:
@@ -49,26 +49,35 @@ def of_the_log() -> list[Sent]:
     for number, (instant, event) in enumerate(told):
         if instant + moved > from_datetime(NOW - timedelta(hours=LOG_HOURS)):
             body = {"domain": LOG_SITE, "name": "pageview", "url": event.url, "referrer": event.referrer}
-            body |= {"timestamp": instant + moved, "event_id": str(UUID(int=number))}
+            body |= {"timestamp": distinct(instant + moved, number), "event_id": str(UUID(int=number))}
             sent.append((json.dumps(body).encode(), headers(event.ip, event.user_agent)))
     return sent
 
 
 def of_the_sample(folder: Path) -> list[Sent]:
-    """What visitors did yesterday and today until now; what would be told by the time of receipt is left out."""
+    """What visitors did yesterday and today until now; what would be told by the time of receipt is left out, and
+    copies, of which the one counts that comes first."""
     simulate(folder, seed=4, first_date=NOW.date() - timedelta(days=1), days=2, visitors=900)
-    sent = []
+    sent, ids = [], set[str]()
     for number, line in enumerate((folder / "events.ndjson").read_bytes().splitlines()):
         try:
             event = json.loads(line)
-            happened = datetime.fromisoformat(event["timestamp"])
+            happened = datetime.fromisoformat(event["timestamp"])  # with its offset
             who = headers(event.pop("ip", None), event.pop("user_agent", None))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         event.setdefault("event_id", str(UUID(int=number)))
-        if happened <= NOW - timedelta(minutes=1):
+        event["timestamp"] = distinct(from_datetime(happened), number)
+        if event["event_id"] not in ids and happened <= NOW - timedelta(minutes=1):
             sent.append((json.dumps(event).encode(), who))
+        ids.add(event["event_id"])
     return sent
+
+
+def distinct(instant_ms: int, number: int) -> int:
+    """The same second, at a ms that no neighbour has: of two events of one ms the one that came first is before the other, and
+    senders side by side are never twice in the same order."""
+    return instant_ms - instant_ms % 1_000 + number % 1_000
 
 
 def headers(address: str | None, agent: str | None) -> dict[str, str]:
@@ -92,13 +101,13 @@ def post(port: int, sent: Sequence[Sent]) -> list[tuple[int, bytes]]:
 
 
 def reported(it: Home, sites: Mapping[str, str], sent: Sequence[Sent]) -> tuple[Any, ...]:
-    """What the collector answered, what the reports say, and the hashes of all rows of their tables."""
+    """What the collector answered, what the reports say, and all rows of their tables."""
     for site, zone in sites.items():
         it.stores.ledger.add_site(site, zone)
     with running_collector(it.path) as port:
         answers = post(port, sent)
     it.materialize(now=AT_THE_END)
-    return answers, {site: it.report(site) for site in sites}, it.report_hashes("report_pipeline_hours")
+    return answers, {site: it.report(site) for site in sites}, {table: it.rows(f"reports.{table}") for table in ROWS}
 
 
 @pytest.mark.parametrize("traffic", ["sample", "log"])
@@ -115,5 +124,9 @@ def test_the_full_stack_reports_what_the_embedded_default_reports(home, tmp_path
         assert full.stores.settings.lake.startswith("s3://") and full.stores.settings.postgres
         again = reported(full, sites, sent)
     assert sum(status == http.client.ACCEPTED for status, _ in answers) > 1_000
-    assert sum(report["totals"]["pageviews"] for report in reports.values()) > 1_000
-    assert again == (answers, reports, rows)
+    assert sum(report["totals"]["pageviews"] for report in reports.values()) > 500
+    assert again[0] == answers
+    assert list(differences(reports, again[1])) == []
+    for table in ROWS:
+        here, there = (list(map(repr, found[table])) for found in (rows, again[2]))
+        assert sorted(set(here) ^ set(there)) == [], table

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from orchestration.cli import footfall
+from tests.services.servers import free_port
 
 LINE = '10.0.0.1 - - [17/May/2026:10:05:03 +0000] "GET / HTTP/1.1" 200 1 "-" "Mozilla/5.0"\n'
 EVENT = {
@@ -174,3 +175,33 @@ def test_every_command_has_help(run, command):
 def test_the_command_starts_without_dagster(run):
     code = "import sys, orchestration.cli; sys.exit('dagster' in sys.modules or 'dbt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting", "url"),
+    [
+        (["materialize"], "FOOTFALL_EVENT_LOG", "kafka://127.0.0.1:1/events"),
+        (["collector"], "FOOTFALL_EVENT_LOG", "kafka://footfall:a-secret@127.0.0.1:1/events"),
+        (["up"], "FOOTFALL_EVENT_STORE", "cassandra://footfall:a-secret@127.0.0.1:1/footfall"),
+        (["visitor", "shop.example", "v"], "FOOTFALL_EVENT_STORE", "cassandra://nobody.invalid/footfall"),
+        (["visitor", "shop.example", "v"], "FOOTFALL_EVENT_STORE", "cassandra://127.0.0.1/no-keyspace"),
+        (["materialize"], "FOOTFALL_LAKE", "s3://bucket/lake"),
+        (["report", "shop.example"], "FOOTFALL_POSTGRES", "postgresql://footfall:a-secret@127.0.0.1:1/footfall"),
+        (["materialize"], "FOOTFALL_EVENT_LOG", "http://127.0.0.1:1/events"),
+        (["materialize"], "FOOTFALL_CA", "/nowhere/ca.pem"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_told_in_a_line_with_the_setting_and_without_the_password(
+    run, monkeypatch, arguments, setting, url
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "footfall")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setenv("FOOTFALL_COLLECTOR", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("FOOTFALL_DAGSTER", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv(setting, url)
+    code, output = run(*arguments)
+    assert code == 1
+    assert setting in output
+    assert output.startswith("Error: ") and len(output.strip().splitlines()) == 1, output
+    assert "a-secret" not in output

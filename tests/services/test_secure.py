@@ -21,6 +21,7 @@ from serving.report import report
 from tests.services.stack import SecureStack
 
 SITE = "shop.example"
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def test_from_the_door_to_the_report_all_is_encrypted_and_verified(environment: 
         stores.ledger.add_site(SITE, "UTC")
         with running_collector(settings.home) as port:
             event = {"domain": SITE, "name": "pageview", "url": f"https://{SITE}/tea", "visitor_id": "v"}
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/event", json.dumps(event).encode())
+            url, agent = f"http://127.0.0.1:{port}/api/event", {"User-Agent": FIREFOX}
+            request = urllib.request.Request(url, json.dumps(event).encode(), agent)
             assert urllib.request.urlopen(request, timeout=30).status == 202
         from orchestration.environment import dagster_environment
 
