@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import collector, daily, event_store, events, kafka, materialize, refresh, sweep
+from bench import collector, daily, event_store, events, hour, kafka, materialize, refresh, sweep
 
 Rows = Sequence[tuple[str, str]]
 
-NAMES = ("events", "daily", "materialize", "refresh", "sweep", "collector", "kafka", "event_store")
+NAMES = ("events", "daily", "materialize", "refresh", "sweep", "collector", "kafka", "event_store", "hour")
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
         "daily": ("visits and breakdowns of a date, beside DuckDB", lambda: daily.run(options.events)),
         "materialize": ("24 hours through Dagster and dbt", lambda: materialize.run(options.visitors)),
         "refresh": ("the current hour and date through Dagster and dbt", lambda: refresh.run(options.visitors)),
+        "hour": ("an hour from Kafka to reports", lambda: hour.run(options.hour_events)),
         "sweep": ("what is due, in a year that is settled", sweep.run),
         "collector": ("events by HTTP into the event log", lambda: collector.run(options.seconds)),
         "event_store": ("an hour into Cassandra, beside single inserts", event_store.run),
@@ -44,6 +45,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=10, help="collector: how long each load lasts [%(default)s]")
     parser.add_argument("--kafka-events", type=int, default=1_000_000, help="kafka: events in the topic [%(default)s]")
+    parser.add_argument("--hour-events", type=int, default=4_320_000, help="hour: events of the hour [%(default)s]")
     options = parser.parse_args()
     if unknown := set(options.benchmark).difference(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
