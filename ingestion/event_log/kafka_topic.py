@@ -10,8 +10,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import NoError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from ingestion.event_log import TopicRefused
+from ingestion.site_time import HOUR_MS
 
-HOUR_MS = 3_600_000
 LEAST_RETENTION_MS = 72 * HOUR_MS
 NEW_RETENTION_MS = 7 * 24 * HOUR_MS
 RECORD_BYTES = 1_048_588

@@ -229,7 +229,8 @@ class _Keyspace:
         if self._name not in self._session.cluster.metadata.keyspaces:
             self._make(self._new_keyspace())
         self._session.set_keyspace(self._name)
-        missing = [script for script in _scripts() if script.name not in self._done()]
+        done = self._done()
+        missing = [script for script in _scripts() if script.name not in done]
         for script in missing:
             for statement in statements(script.read_text()):
                 self._make(statement)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ingestion.settings import Address, Cluster
 from orchestration.services.java import JavaService
 from orchestration.services.service import HOST, USER, write_private
 
 TOPIC = "events"
+CONNECT_SECONDS = 2.0
 CLUSTER_ID = "Zm9vdGZhbGwtbG9jYWwtMQ"
 """Any 16 bytes in Base64: a home has one cluster of one node."""
 
@@ -68,9 +70,14 @@ class Kafka(JavaService):
         from kafka import KafkaAdminClient
         from kafka.errors import KafkaError
 
+        from ingestion.event_log.kafka_servers import Servers
+
+        user, password = (USER, self.secret) if self.secure else (None, None)
+        cluster = Cluster((Address(HOST, self.port),), TOPIC, user, password, tls=self.secure is not None)
         try:
-            admin = KafkaAdminClient(bootstrap_servers=f"{self.address}", bootstrap_timeout_ms=2000, request_timeout_ms=2000,
-                                     **self._client_security())  # fmt: skip
+            admin = Servers(cluster, self.secure.ca if self.secure else None).connected(
+                KafkaAdminClient, CONNECT_SECONDS
+            )
         except KafkaError:
             return False
         try:
@@ -115,15 +122,4 @@ class Kafka(JavaService):
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
             "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f'{login} username="{USER}" password="{self.secret}";',
-        }
-
-    def _client_security(self) -> Mapping[str, object]:
-        if not self.secure:
-            return {}
-        return {
-            "security_protocol": "SASL_SSL",
-            "ssl_context": self.trusted(),
-            "sasl_mechanism": "SCRAM-SHA-512",
-            "sasl_plain_username": USER,
-            "sasl_plain_password": self.secret,
         }

@@ -24,8 +24,6 @@ from ingestion.ledger import Superseded
 from ingestion.settings import Address, Cluster
 from orchestration.services import Service
 
-pytest_plugins = ["tests.services.stack"]
-
 Open = Callable[[], AbstractContextManager[EventStore]]
 Frames = tuple[pl.DataFrame, pl.DataFrame]
 

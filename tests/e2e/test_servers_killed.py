@@ -87,14 +87,11 @@ def settle() -> None:
 
 def wrong_but_for_copies(it: Home, every, first: str, last: str) -> list[str]:
     """Where the reports are not the truth. What was sent again because no answer came is received once more, as a copy."""
-    wanted = reports(every, first, last)
-    found = []
-    for site, truth in wanted.items():
+    for site, truth in reports(every, first, last).items():
         told = it.report(site, first, last)["pipeline"]
         copies = told["duplicates"] - truth["pipeline"]["duplicates"]
         assert copies >= 0
         assert told["received"] - copies == truth["pipeline"]["received"]
         assert told["accepted"] == told["counted"] + told["bots"] + told["duplicates"]
         assert (told["counted"], told["bots"]) == (truth["pipeline"]["counted"], truth["pipeline"]["bots"])
-        found += [line for line in wrong(it, every, first, last, datetime.now(UTC)) if "pipeline" not in line]
-    return found
+    return [line for line in wrong(it, every, first, last, datetime.now(UTC)) if "pipeline" not in line]

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -30,30 +30,21 @@ class SecureStack:
     certificates: Certificates
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with _running(tmp_path_factory, "kafka") as services:
-        yield services["kafka"]
+def _for_the_session(server: str) -> Callable[..., Iterator[Service]]:
+    @pytest.fixture(scope="session", name=server)
+    def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+        with _running(tmp_path_factory, server) as services:
+            yield services[server]
+
+    return started
 
 
-@pytest.fixture(scope="session")
-def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with _running(tmp_path_factory, "cassandra") as services:
-        yield services["cassandra"]
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Its bucket `footfall` is there; another is a folder beside it, in s3.data."""
-    with _running(tmp_path_factory, "s3") as services:
-        yield services["s3"]
-
-
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Over TCP, with a password. Tests that only need a database take `database`."""
-    with _running(tmp_path_factory, "postgresql") as services:
-        yield services["postgresql"]
+kafka = _for_the_session("kafka")
+cassandra = _for_the_session("cassandra")
+s3 = _for_the_session("s3")
+"""Its bucket `footfall` is there; another is a folder beside it, in s3.data."""
+postgresql = _for_the_session("postgresql")
+"""Over TCP, with a password. Tests that only need a database take `database`."""
 
 
 @pytest.fixture(scope="session")
